@@ -1,1 +1,14 @@
 //! Under construction.
+
+mod config;
+mod context;
+mod export;
+mod id;
+pub mod otlp;
+mod propagation;
+mod resource;
+mod sampler;
+mod span;
+mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
