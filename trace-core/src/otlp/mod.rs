@@ -1,1 +1,5 @@
 //! Under construction.
+
+mod value;
+
+pub use value::OwnedValue;
