@@ -12,3 +12,6 @@ mod span;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
+
+pub use context::{Baggage, SpanContext, TraceFlags, TraceState};
+pub use id::{Hex, ParseIdError, SpanId, TraceId};
