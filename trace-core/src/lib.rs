@@ -15,3 +15,4 @@ pub mod testing;
 
 pub use context::{Baggage, SpanContext, TraceFlags, TraceState};
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
+pub use span::{SpanKind, StatusCode};

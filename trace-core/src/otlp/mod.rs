@@ -1,5 +1,7 @@
 //! Under construction.
 
+mod data;
 mod value;
 
+pub use data::{EventData, LinkData, SpanData};
 pub use value::OwnedValue;

@@ -1,1 +1,5 @@
 //! Under construction.
+
+mod kind;
+
+pub use kind::{SpanKind, StatusCode};
