@@ -1,13 +1,13 @@
 //! Under construction.
 
-mod config;
+pub mod config;
 mod context;
 mod export;
 mod id;
 pub mod otlp;
 mod propagation;
 mod resource;
-mod sampler;
+pub mod sampler;
 mod span;
 mod telemetry;
 #[cfg(feature = "testing")]
@@ -15,4 +15,5 @@ pub mod testing;
 
 pub use context::{Baggage, SpanContext, TraceFlags, TraceState};
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
+pub use resource::Resource;
 pub use span::{SpanKind, StatusCode};
