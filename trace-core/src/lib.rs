@@ -5,7 +5,7 @@ mod context;
 mod export;
 mod id;
 pub mod otlp;
-mod propagation;
+pub mod propagation;
 mod resource;
 pub mod sampler;
 mod span;
@@ -13,7 +13,10 @@ mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
-pub use context::{Baggage, SpanContext, TraceFlags, TraceState};
+pub use context::{
+    Baggage, BaggageError, BaggageMember, SpanContext, TraceFlags, TraceState, TraceStateError,
+};
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
 pub use resource::Resource;
 pub use span::{SpanKind, StatusCode};
+pub use propagation::{Extractor, Injector, Propagator};

@@ -1,9 +1,12 @@
 //! Under construction.
 
 mod baggage;
+pub(crate) mod grammar;
 mod span_context;
 mod trace_state;
 
-pub use baggage::Baggage;
+pub(crate) use baggage::BaggageParser;
+pub use baggage::{Baggage, BaggageError, BaggageMember};
 pub use span_context::{SpanContext, TraceFlags};
-pub use trace_state::TraceState;
+pub(crate) use trace_state::TraceStateParser;
+pub use trace_state::{TraceState, TraceStateError};
