@@ -17,6 +17,6 @@ pub use context::{
     Baggage, BaggageError, BaggageMember, SpanContext, TraceFlags, TraceState, TraceStateError,
 };
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
+pub use propagation::{Extractor, Injector, Propagator};
 pub use resource::Resource;
 pub use span::{SpanKind, StatusCode};
-pub use propagation::{Extractor, Injector, Propagator};

@@ -64,7 +64,7 @@ fn a_set_line_replaces_those_of_its_name_in_any_case() {
     hash.set("baggage", "c");
     assert_eq!(hash, expected.iter().cloned().collect());
     let mut tree: BTreeMap<String, String> = entries.into_iter().collect();
-    (&mut tree).set("baggage", "c");
+    Injector::set(&mut &mut tree, "baggage", "c");
     assert_eq!(tree, expected.into_iter().collect());
 }
 
