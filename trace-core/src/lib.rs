@@ -1,22 +1,29 @@
 //! Under construction.
 
+mod clock;
 pub mod config;
 mod context;
 mod export;
 mod id;
 pub mod otlp;
-pub mod propagation;
+mod pipeline;
+mod propagation;
 mod resource;
 pub mod sampler;
+pub mod semconv;
 mod span;
 mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 
 pub use context::{
-    Baggage, BaggageError, BaggageMember, SpanContext, TraceFlags, TraceState, TraceStateError,
+    Baggage, Context, ContextGuard, FutureExt, InContext, SpanContext, TraceFlags, TraceState, carry, spawn,
+    spawn_blocking, spawn_thread,
 };
+pub use export::FlushError;
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
-pub use propagation::{Extractor, Injector, Propagator};
+pub use pipeline::{Tracer, TracerBuilder, Traces, init, tracer, try_init};
+pub use propagation::Propagator;
 pub use resource::Resource;
-pub use span::{SpanKind, StatusCode};
+pub use span::{Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanRef, StatusCode, Value, display, span};
+pub use telemetry::{DropReason, Dropped, Stats};

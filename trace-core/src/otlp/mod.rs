@@ -1,9 +1,9 @@
 //! Under construction.
 
 mod data;
-mod tree;
+pub(crate) mod encode;
 mod value;
+pub(crate) mod wire;
 
 pub use data::{EventData, LinkData, SpanData};
-pub use tree::{TraceTree, TreeError, TreeStyle};
 pub use value::OwnedValue;

@@ -1,5 +1,344 @@
-//! Under construction.
+//! What is recorded: one unit of work, with what is worth knowing of it.
+//!
+//! A [`SpanBuilder`] says what a sampler may see; starting it makes a [`Span`], which ends when it is dropped. A span
+//! that is not recorded takes no memory and ignores what is set, but has ids all the same, so that what is called
+//! downstream finds its parent.
 
+mod attribute;
+mod builder;
+mod cell;
 mod kind;
+mod recorder;
+mod scope;
+mod span_ref;
 
+use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll};
+use std::time::SystemTime;
+
+use pin_project_lite::pin_project;
+
+pub use attribute::{Key, Value, display};
+pub use builder::{SpanBuilder, span};
+pub(crate) use cell::{Life, Recording, SpanCell};
 pub use kind::{SpanKind, StatusCode};
+pub(crate) use recorder::{Recorder, Start};
+pub use scope::Scope;
+pub use span_ref::SpanRef;
+
+use crate::clock;
+use crate::config::SpanLimits;
+use crate::context::{Context, Entered, SpanContext};
+use crate::semconv;
+
+/// A unit of work while it is done. It ends when it is dropped.
+///
+/// ```
+/// use trace_core::SpanKind;
+///
+/// let mut span = trace_core::span("SELECT orders").kind(SpanKind::Client).attribute("db.system.name", "sqlite");
+/// // ... the work ...
+/// span.set_attribute("db.response.returned_rows", 3);
+/// drop(span);
+/// ```
+///
+/// The work is done *in* a span by [`run`](Self::run) for a future and [`in_scope`](Self::in_scope) for a closure:
+/// then spans that are started meanwhile are its children. [`try_run`](Self::try_run) and
+/// [`try_in_scope`](Self::try_in_scope) also record an `Err`.
+///
+/// # Data loss
+/// A span takes at most 64 KiB, and as many attributes, events and links as the configuration allows; what is beyond
+/// is counted in the span's own `dropped_*_count`. A span whose end finds no memory is dropped and counted in
+/// [`Stats`](crate::Stats).
+pub struct Span {
+    /// The context of the span's work. It records exactly when the span is recorded.
+    context: Context,
+}
+
+/// A connection to a span of this or another trace that is not the parent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Link<'a> {
+    pub(crate) context: SpanContext,
+    pub(crate) trace_state: &'a str,
+    pub(crate) attributes: &'a [(Key<'a>, Value<'a>)],
+}
+
+impl Span {
+    /// A span that is not recorded and stands in the given context.
+    pub(crate) const fn inert(context: Context) -> Self {
+        debug_assert!(context.recording.is_none());
+        Self { context }
+    }
+
+    pub(crate) const fn recorded(context: Context) -> Self {
+        debug_assert!(context.recording.is_some());
+        Self { context }
+    }
+
+    /// Sets an attribute. A key that is set already gets the new value.
+    #[must_use = "a span ends when it is dropped"]
+    #[inline]
+    pub fn attribute<'a>(mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) -> Self {
+        self.set_attribute(key, value);
+        self
+    }
+
+    /// Sets an attribute. A key that is set already gets the new value.
+    #[inline]
+    pub fn set_attribute<'a>(&mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) {
+        if self.is_recording() {
+            let (key, value) = (key.into(), value.into());
+            self.record(|recorder, life| {
+                recorder.set_attribute(&life.pipeline.queue, &life.pipeline.limits, key, value);
+            });
+        }
+    }
+
+    /// Links the span to another one, of this or another trace.
+    #[must_use = "a span ends when it is dropped"]
+    pub fn link(mut self, context: SpanContext) -> Self {
+        self.add_link(context, &[]);
+        self
+    }
+
+    /// Links the span to another one, of this or another trace.
+    pub fn add_link(&mut self, context: SpanContext, attributes: &[(Key<'_>, Value<'_>)]) {
+        self.record(|recorder, life| {
+            let link = Link { context, trace_state: "", attributes };
+            recorder.add_link(&life.pipeline.queue, &life.pipeline.limits, &link);
+        });
+    }
+
+    /// Adds something that happened now.
+    pub fn add_event(&mut self, name: &str, attributes: &[(Key<'_>, Value<'_>)]) {
+        self.record(|recorder, life| life.add_event(recorder, name, attributes));
+    }
+
+    /// Gives the span another name.
+    pub fn update_name(&mut self, name: &str) {
+        self.record(|recorder, life| recorder.set_name(&life.pipeline.queue, name));
+    }
+
+    /// Sets how the work went. `Ok` is final, `Unset` changes nothing.
+    ///
+    /// The conventions want every error to have a type: [`set_error`](Self::set_error) sets both.
+    pub fn set_status(&mut self, status: StatusCode) {
+        self.record(|recorder, _| recorder.set_status(status, ""));
+    }
+
+    /// Says that the work failed, and of which class the failure is: the status becomes `Error`, and `error.type` is
+    /// set. The class is a word of which there are few: an error code, the name of a type.
+    pub fn set_error(&mut self, error_type: &str) {
+        self.record(|recorder, life| life.set_error(recorder, error_type));
+    }
+
+    /// Says that the work failed with this error. What is recorded is the name of its type, never its text, which may
+    /// hold what should not leave; [`set_error_description`](Self::set_error_description) is for those who know that
+    /// it does not.
+    pub fn record_error<E: ?Sized>(&mut self, error: &E) {
+        let _ = error;
+        self.set_error(std::any::type_name::<E>());
+    }
+
+    /// Describes the failure for a person, in the status of the span; the text leaves the process as it is. At most
+    /// 1 KiB of it is kept.
+    pub fn set_error_description(&mut self, description: &str) {
+        self.record(|recorder, _| recorder.set_status(StatusCode::Error, description));
+    }
+
+    /// Whether what is set here will be seen by anybody.
+    #[inline]
+    pub const fn is_recording(&self) -> bool {
+        self.context.recording.is_some()
+    }
+
+    /// The context of the span's work: what is sent downstream, and what children are started in.
+    #[inline]
+    pub const fn context(&self) -> &Context {
+        &self.context
+    }
+
+    /// The span's ids; `None` where tracing is disabled and no caller sent any.
+    #[inline]
+    pub const fn span_context(&self) -> Option<SpanContext> {
+        self.context.span_context
+    }
+
+    /// Ends the span now.
+    pub fn end(self) {}
+
+    /// Ends the span at a time that was measured elsewhere. An end before the start becomes the start.
+    pub fn end_at(mut self, time: SystemTime) {
+        if let Some(recording) = self.context.recording.take() {
+            recording.end(clock::unix_nanos(time));
+        }
+    }
+
+    /// Runs a closure inside the span, which does not end by it.
+    #[inline]
+    pub fn enter<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        let _entered = Entered::new(&mut self.context);
+        f()
+    }
+
+    /// Runs a closure as the work of the span, which ends with it.
+    pub fn in_scope<R>(mut self, f: impl FnOnce() -> R) -> R {
+        self.enter(f)
+    }
+
+    /// As [`in_scope`](Self::in_scope); an `Err` is recorded by the name of its type.
+    ///
+    /// # Errors
+    /// Those of the closure.
+    pub fn try_in_scope<T, E>(mut self, f: impl FnOnce() -> Result<T, E>) -> Result<T, E> {
+        let result = self.enter(f);
+        if let Err(error) = &result {
+            self.record_error(error);
+        }
+        result
+    }
+
+    /// Runs a future as the work of the span, which ends when the future is complete or dropped.
+    ///
+    /// # Cancel safety
+    /// Dropping the returned future drops the given one inside the span, and ends the span with no status.
+    pub fn run<F: Future>(self, future: F) -> Run<F> {
+        Run { future: Some(future), span: self }
+    }
+
+    /// As [`run`](Self::run); an `Err` is recorded by the name of its type.
+    ///
+    /// # Errors
+    /// Those of the future.
+    pub async fn try_run<T, E>(self, future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
+        let mut span = self;
+        let result = Inside { future: Some(future), span: &mut span }.await;
+        if let Err(error) = &result {
+            span.record_error(error);
+        }
+        result
+    }
+
+    #[inline]
+    fn record(&mut self, f: impl FnOnce(&mut Recorder, &Life)) {
+        if let Some(recording) = &mut self.context.recording {
+            recording.with_mut(f);
+        }
+    }
+}
+
+impl Drop for Span {
+    fn drop(&mut self) {
+        if let Some(recording) = self.context.recording.take() {
+            let anchor = recording.life().anchor;
+            recording.end(anchor.unix_nanos(anchor.ticks()));
+        }
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Span")
+            .field("span_context", &self.context.span_context)
+            .field("recording", &self.is_recording())
+            .finish()
+    }
+}
+
+impl Life {
+    pub(crate) fn add_event(&self, recorder: &mut Recorder, name: &str, attributes: &[(Key<'_>, Value<'_>)]) {
+        let now = self.anchor.unix_nanos(self.anchor.ticks());
+        recorder.add_event(&self.pipeline.queue, &self.pipeline.limits, now, name, attributes);
+    }
+
+    pub(crate) fn set_error(&self, recorder: &mut Recorder, error_type: &str) {
+        recorder.set_status(StatusCode::Error, "");
+        let Self { pipeline, .. } = self;
+        recorder.set_attribute(&pipeline.queue, &pipeline.limits, semconv::ERROR_TYPE, error_type.into());
+    }
+}
+
+impl Recording {
+    /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it.
+    #[inline]
+    fn end(self, unix_nanos: u64) {
+        let queue = &self.life().pipeline.queue;
+        match self.into_unique() {
+            Ok(mut cell) => {
+                cell.recorder().end(unix_nanos);
+                queue.end_and_recycle(cell);
+            }
+            Err(shared) => shared.with(|recorder, life| {
+                recorder.end(unix_nanos);
+                queue.end(recorder.bytes(), life);
+            }),
+        }
+    }
+}
+
+pin_project! {
+    /// The future of [`Span::run`].
+    #[derive(Debug)]
+    #[must_use = "futures do nothing unless they are polled"]
+    pub struct Run<F> {
+        #[pin]
+        future: Option<F>,
+        span: Span,
+    }
+
+    impl<F> PinnedDrop for Run<F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            if this.future.is_some() {
+                this.span.enter(|| this.future.set(None));
+            }
+        }
+    }
+}
+
+impl<F: Future> Future for Run<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        let output = task::ready!(this.span.enter(|| {
+            let poll = this.future.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
+            if poll.is_ready() {
+                this.future.set(None);
+            }
+            poll
+        }));
+        // The span ends with its work, not when somebody drops this.
+        drop(std::mem::replace(this.span, Span::inert(Context::new())));
+        Poll::Ready(output)
+    }
+}
+
+pin_project! {
+    /// A future inside a span that outlives it.
+    struct Inside<'a, F> {
+        #[pin]
+        future: Option<F>,
+        span: &'a mut Span,
+    }
+
+    impl<F> PinnedDrop for Inside<'_, F> {
+        fn drop(this: Pin<&mut Self>) {
+            let mut this = this.project();
+            this.span.enter(|| this.future.set(None));
+        }
+    }
+}
+
+impl<F: Future> Future for Inside<'_, F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
+        let mut this = self.project();
+        this.span.enter(|| this.future.as_mut().as_pin_mut().expect("polled after completion").poll(cx))
+    }
+}
+
+#[cfg(test)]
+mod tests;

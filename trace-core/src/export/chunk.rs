@@ -1,0 +1,130 @@
+//! A chunk: a fixed piece of memory that carries finished spans from the request's threads to the worker.
+//!
+//! Spans lie in it one after the other, each already the field of an OTLP `ScopeSpans` message (tag, length, span), so
+//! that a run of them is ready to be sent as it lies. What the worker must know of a span without reading it stands
+//! in a frame header beside the bytes.
+
+use crate::otlp::wire;
+use crate::span::Scope;
+
+/// The bytes of spans in a chunk. Some thirty spans with ten attributes: few enough that a chunk is full soon, enough
+/// that what a chunk costs (two hand-overs) is little for each.
+pub(crate) const CHUNK_BYTES: usize = 8 * 1024;
+
+/// The most spans in a chunk: the smallest span takes some 80 bytes, so that bytes run out first.
+pub(crate) const CHUNK_SPANS: usize = 96;
+
+/// The most bytes of one span; the span's own fields are cut to this before it gets here.
+pub(crate) const SPAN_BYTES_MAX: usize = 64 * 1024;
+
+pub(crate) struct Chunk {
+    bytes: Vec<u8>,
+    frames: Vec<FrameHeader>,
+}
+
+struct FrameHeader {
+    end: u32,
+    local_root: bool,
+    scope: &'static Scope,
+}
+
+/// One finished span in a chunk.
+#[derive(Clone, Copy)]
+pub(crate) struct Frame<'a> {
+    /// The span as a field of `ScopeSpans`: tag, length, span.
+    pub(crate) field: &'a [u8],
+    pub(crate) scope: &'static Scope,
+    /// Whether the span is the first of its trace in this process: with its end, the local part of the trace is over.
+    pub(crate) local_root: bool,
+}
+
+impl Chunk {
+    pub(crate) fn new() -> Box<Self> {
+        Self::with_capacity(CHUNK_BYTES, CHUNK_SPANS)
+    }
+
+    /// A chunk of its own for one span that is larger than a chunk.
+    pub(crate) fn oversize(span: usize) -> Box<Self> {
+        Self::with_capacity(span + wire::FIELD_HEAD_MAX, 1)
+    }
+
+    /// The memory of a chunk of full size, in bytes.
+    pub(crate) const MEMORY: usize = size_of::<Self>() + CHUNK_BYTES + CHUNK_SPANS * size_of::<FrameHeader>();
+
+    /// The memory of a chunk for one span of this size.
+    pub(crate) const fn oversize_memory(span: usize) -> usize {
+        size_of::<Self>() + span + wire::FIELD_HEAD_MAX + size_of::<FrameHeader>()
+    }
+
+    /// Whether a span of this size fits into an empty chunk of full size.
+    pub(crate) const fn fits(span: usize) -> bool {
+        span + wire::FIELD_HEAD_MAX <= CHUNK_BYTES
+    }
+
+    fn with_capacity(bytes: usize, spans: usize) -> Box<Self> {
+        Box::new(Self { bytes: Vec::with_capacity(bytes), frames: Vec::with_capacity(spans) })
+    }
+
+    /// Appends a span, if there is room.
+    pub(crate) fn push(&mut self, span: &[u8], scope: &'static Scope, local_root: bool) -> bool {
+        let room = self.bytes.capacity() - self.bytes.len();
+        if room < span.len() + wire::FIELD_HEAD_MAX || self.frames.len() == self.frames.capacity() {
+            return false;
+        }
+        wire::put_len_field(&mut self.bytes, wire::SCOPE_SPANS_SPANS, span);
+        // The capacity is far below 4 GiB.
+        self.frames.push(FrameHeader { end: self.bytes.len() as u32, local_root, scope });
+        true
+    }
+
+    /// The number of spans.
+    pub(crate) fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// The bytes of all the spans' fields.
+    pub(crate) fn bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
+    /// Whether the chunk was made for one large span, and goes back to the allocator after it.
+    pub(crate) fn is_oversize(&self) -> bool {
+        self.bytes.capacity() > CHUNK_BYTES
+    }
+
+    /// The memory that the chunk takes, in bytes.
+    pub(crate) fn memory(&self) -> usize {
+        size_of::<Self>() + self.bytes.capacity() + self.frames.capacity() * size_of::<FrameHeader>()
+    }
+
+    pub(crate) fn frame(&self, index: usize) -> Option<Frame<'_>> {
+        let header = self.frames.get(index)?;
+        let start = match index {
+            0 => 0,
+            _ => self.frames[index - 1].end as usize,
+        };
+        let field = &self.bytes[start..header.end as usize];
+        Some(Frame { field, scope: header.scope, local_root: header.local_root })
+    }
+
+    pub(crate) fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
+        (0..self.len()).map(|i| self.frame(i).expect("an index below the length"))
+    }
+
+    pub(crate) fn clear(&mut self) {
+        self.bytes.clear();
+        self.frames.clear();
+    }
+}
+
+impl Frame<'_> {
+    /// The encoded span, without the field's tag and length.
+    pub(crate) fn span(&self) -> &[u8] {
+        let head = wire::len_field_head(self.field.len());
+        &self.field[head..]
+    }
+}

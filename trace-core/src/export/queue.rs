@@ -1,0 +1,507 @@
+//! Where finished spans wait for the worker: fixed memory, written by any thread without waiting.
+//!
+//! A queue has a few slots, each with an open chunk behind a lock that is only ever *tried* by a request's thread: a
+//! busy slot means the next one, and when all are busy the span takes a chunk of its own. A full chunk is sealed and
+//! exchanged for a free one. When no chunk is free the span is dropped and counted; nothing waits, and nothing grows.
+//!
+//! The slots also keep the pools of span cells and the counters, because whoever starts or ends a span holds a slot's
+//! lock anyway: one lock serves three purposes.
+
+use std::cell::Cell as StdCell;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::task::Waker;
+
+use atomic_waker::AtomicWaker;
+use crossbeam_queue::ArrayQueue;
+
+use super::chunk::{Chunk, SPAN_BYTES_MAX};
+use crate::span::{Life, Scope, SpanCell};
+use crate::telemetry::{Counter, DropCounters, DropReason, Stats};
+
+/// How much a queue may hold.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct QueueLimits {
+    /// Memory for finished spans: open, sealed and free chunks, and those in the worker's hands.
+    pub(crate) chunk_bytes_max: usize,
+    /// Memory for live spans, in use and pooled.
+    pub(crate) live_bytes_max: usize,
+    /// The most finished spans, where the configuration counts in spans (`OTEL_BSP_MAX_QUEUE_SIZE`).
+    pub(crate) spans_max: Option<usize>,
+}
+
+pub(crate) struct Queue {
+    slots: Box<[Slot]>,
+    /// For spans that found every slot busy.
+    overflow: SlotCounters,
+    /// Written by the worker alone.
+    pub(crate) export: ExportCounters,
+    sealed: ArrayQueue<Box<Chunk>>,
+    free: ArrayQueue<Box<Chunk>>,
+    limits: QueueLimits,
+    chunk_bytes: AtomicUsize,
+    live_bytes: AtomicUsize,
+    /// Finished spans that are not settled; maintained only where they are bounded.
+    spans: AtomicI64,
+    pressure: AtomicBool,
+    closed: AtomicBool,
+    waker: AtomicWaker,
+    wake_at_chunks: AtomicUsize,
+}
+
+/// Slots lie on cache lines of their own (two: processors fetch them in pairs).
+#[repr(align(128))]
+#[derive(Default)]
+struct Slot {
+    inner: Mutex<SlotInner>,
+    counters: SlotCounters,
+}
+
+#[derive(Default)]
+struct SlotInner {
+    open: Option<Box<Chunk>>,
+    pool: Vec<Box<SpanCell>>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct SlotCounters {
+    started: Counter,
+    /// Up where a span starts, down where it ends: the sum over the slots counts, not the part.
+    live: Counter,
+    /// Spans put into chunks.
+    queued: Counter,
+    dropped: DropCounters,
+    sampled_out: Counter,
+    shed: Counter,
+}
+
+/// What the worker counts.
+#[derive(Debug, Default)]
+pub(crate) struct ExportCounters {
+    /// Spans that the worker took out of the queue.
+    pub(crate) taken: Counter,
+    /// Spans in the worker's hands: up when taken, down when exported, rejected or dropped.
+    pub(crate) pending: Counter,
+    pub(crate) exported: Counter,
+    pub(crate) rejected: Counter,
+    pub(crate) dropped: DropCounters,
+}
+
+thread_local! {
+    /// The slot that this thread tries first: threads get them in turn, and move on when they meet.
+    static SLOT_HINT: StdCell<usize> = const { StdCell::new(usize::MAX) };
+}
+
+static NEXT_HINT: AtomicUsize = AtomicUsize::new(0);
+
+impl Queue {
+    pub(crate) fn new(limits: QueueLimits, slots: usize) -> Self {
+        // Every chunk is accounted for in bytes; the rings only have to be long enough for the most there can be.
+        let chunks_max = (limits.chunk_bytes_max / Chunk::MEMORY).max(1);
+        Self {
+            slots: (0..slots.max(1)).map(|_| Slot::default()).collect(),
+            overflow: SlotCounters::default(),
+            export: ExportCounters::default(),
+            sealed: ArrayQueue::new(chunks_max),
+            free: ArrayQueue::new(chunks_max),
+            limits,
+            chunk_bytes: AtomicUsize::new(0),
+            live_bytes: AtomicUsize::new(0),
+            spans: AtomicI64::new(0),
+            pressure: AtomicBool::new(false),
+            closed: AtomicBool::new(false),
+            waker: AtomicWaker::new(),
+            wake_at_chunks: AtomicUsize::new(1),
+        }
+    }
+
+    /// Takes memory for a new live span and counts it as started, or says that there is none.
+    pub(crate) fn start(&self) -> Option<Box<SpanCell>> {
+        let Some((slot, mut inner)) = self.try_any_slot() else {
+            let cell = self.allocate_cell()?;
+            self.overflow.started.add_shared(1);
+            self.overflow.live.add_shared(1);
+            return Some(cell);
+        };
+        let cell = match inner.pool.pop() {
+            Some(cell) => cell,
+            None => self.allocate_cell().or_else(|| self.steal_cell(slot))?,
+        };
+        slot.counters.started.add(1);
+        slot.counters.live.add(1);
+        Some(cell)
+    }
+
+    /// Counts a span that could not be started as started and dropped.
+    pub(crate) fn drop_unstarted(&self, reason: DropReason) {
+        match self.try_any_slot() {
+            Some((slot, _held)) => {
+                slot.counters.started.add(1);
+                slot.counters.dropped.of(reason).add(1);
+            }
+            None => {
+                self.overflow.started.add_shared(1);
+                self.overflow.dropped.of(reason).add_shared(1);
+            }
+        }
+    }
+
+    /// Takes an ended span: its bytes go into a chunk, or are dropped and counted.
+    pub(crate) fn end(&self, span: &[u8], life: &Life) {
+        match self.try_any_slot() {
+            Some((slot, mut inner)) => self.end_in(slot, &mut inner, span, life),
+            None => self.end_alone(span, life),
+        }
+    }
+
+    /// As [`end`](Self::end), and takes back the span's cell: one lock for both.
+    pub(crate) fn end_and_recycle(&self, mut cell: Box<SpanCell>) {
+        let slot = self.try_any_slot();
+        let Some(life) = cell.life else { return };
+        let span = cell.recorder().bytes();
+        match slot {
+            Some((slot, mut inner)) => {
+                self.end_in(slot, &mut inner, span, &life);
+                self.pool(&mut inner, cell);
+            }
+            None => {
+                self.end_alone(span, &life);
+                self.free_cell(cell);
+            }
+        }
+    }
+
+    fn end_in(&self, slot: &Slot, inner: &mut SlotInner, span: &[u8], life: &Life) {
+        slot.counters.live.sub(1);
+        match self.append(inner, span, life.scope, life.local_root) {
+            Ok(()) => slot.counters.queued.add(1),
+            Err(reason) => slot.counters.dropped.of(reason).add(1),
+        }
+    }
+
+    fn end_alone(&self, span: &[u8], life: &Life) {
+        self.overflow.live.add_shared(1u64.wrapping_neg());
+        match self.append_alone(span, life.scope, life.local_root) {
+            Ok(()) => self.overflow.queued.add_shared(1),
+            Err(reason) => self.overflow.dropped.of(reason).add_shared(1),
+        }
+    }
+
+    /// Counts a span that the sampler left out.
+    pub(crate) fn count_sampled_out(&self) {
+        self.any_slot().counters.sampled_out.add_shared(1);
+    }
+
+    /// Counts a local root that was not recorded because memory was short.
+    pub(crate) fn count_shed(&self) {
+        self.any_slot().counters.shed.add_shared(1);
+    }
+
+    /// Takes back the cell of a span that has ended.
+    pub(crate) fn recycle_cell(&self, cell: Box<SpanCell>) {
+        match self.try_any_slot() {
+            Some((_, mut inner)) => self.pool(&mut inner, cell),
+            None => self.free_cell(cell),
+        }
+    }
+
+    /// Asks for `bytes` more memory for a live span; `false` when its span has to do with what it has.
+    pub(crate) fn grow_live(&self, bytes: usize) -> bool {
+        let before = self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.limits.live_bytes_max {
+            self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return false;
+        }
+        true
+    }
+
+    /// Accounts for memory that a live span has taken already.
+    pub(crate) fn grow_live_beyond(&self, bytes: usize) {
+        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    /// Whether memory for finished spans is nearly used up: new local roots should not be recorded, so that traces are
+    /// lost whole.
+    pub(crate) fn is_under_pressure(&self) -> bool {
+        self.pressure.load(Ordering::Relaxed)
+    }
+
+    // What the worker does.
+
+    /// The worker is woken once this many chunks are sealed.
+    pub(crate) fn wake_at(&self, chunks: usize) {
+        self.wake_at_chunks.store(chunks.max(1), Ordering::Relaxed);
+    }
+
+    /// Whom to wake when enough chunks are sealed. To be called before looking for chunks, so that none is missed.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.waker.register(waker);
+    }
+
+    /// Wakes the worker.
+    pub(crate) fn wake(&self) {
+        self.waker.wake();
+    }
+
+    /// The number of sealed chunks that wait.
+    pub(crate) fn sealed(&self) -> usize {
+        self.sealed.len()
+    }
+
+    /// A sealed chunk, the oldest first. The caller counts its spans as taken and pending.
+    pub(crate) fn take_sealed(&self) -> Option<Box<Chunk>> {
+        self.sealed.pop()
+    }
+
+    /// Seals every slot's open chunk that holds spans, and hands them all over; chunks sealed before come by
+    /// [`take_sealed`](Self::take_sealed).
+    ///
+    /// # Blocking
+    /// Waits for a slot whose holder is at work, some hundred nanoseconds; never to be called on a request's thread.
+    pub(crate) fn take_open(&self, mut take: impl FnMut(Box<Chunk>)) {
+        for slot in &self.slots {
+            let mut inner = slot.lock();
+            if inner.open.as_ref().is_some_and(|chunk| !chunk.is_empty()) {
+                inner.open.take().into_iter().for_each(&mut take);
+            }
+        }
+    }
+
+    /// Takes back a chunk whose spans are settled.
+    pub(crate) fn recycle(&self, mut chunk: Box<Chunk>) {
+        if self.limits.spans_max.is_some() {
+            // At most `CHUNK_SPANS`.
+            self.spans.fetch_sub(chunk.len() as i64, Ordering::Relaxed);
+        }
+        chunk.clear();
+        let memory = chunk.memory();
+        if chunk.is_oversize() || self.free.push(chunk).is_err() {
+            self.chunk_bytes.fetch_sub(memory, Ordering::Relaxed);
+        }
+        self.update_pressure();
+    }
+
+    /// From now on, spans that end are dropped with the reason *shut down*. What was queued before stays.
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::Release);
+        for slot in &self.slots {
+            slot.lock().closed = true;
+        }
+    }
+
+    /// Whether [`close`](Self::close) was called.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.load(Ordering::Acquire)
+    }
+
+    /// Gives the memory of idle chunks and cells back to the allocator: a pipeline that is shut down keeps its head
+    /// alone.
+    pub(crate) fn release_memory(&self) {
+        while let Some(chunk) = self.free.pop() {
+            self.chunk_bytes.fetch_sub(chunk.memory(), Ordering::Relaxed);
+        }
+        for slot in &self.slots {
+            let pool = std::mem::take(&mut slot.lock().pool);
+            pool.into_iter().for_each(|cell| self.free_cell(cell));
+        }
+    }
+
+    pub(crate) fn read(&self, stats: &mut Stats) {
+        let counters = || self.slots.iter().map(|slot| &slot.counters).chain([&self.overflow]);
+        // A span that moves on while this reads is seen where it was or where it goes; sums wrap in between.
+        let sum = |of: fn(&SlotCounters) -> &Counter| {
+            counters().fold(0u64, |sum, counters| sum.wrapping_add(of(counters).get()))
+        };
+        let not_below_zero = |n: u64| if n > i64::MAX as u64 { 0 } else { n };
+        stats.started = sum(|c| &c.started);
+        stats.live = not_below_zero(sum(|c| &c.live));
+        let waiting = sum(|c| &c.queued).wrapping_sub(self.export.taken.get());
+        stats.queued = not_below_zero(waiting.wrapping_add(self.export.pending.get()));
+        stats.sampled_out = sum(|c| &c.sampled_out);
+        stats.shed = sum(|c| &c.shed);
+        stats.exported = self.export.exported.get();
+        stats.rejected = self.export.rejected.get();
+        counters().for_each(|c| c.dropped.sum_into(&mut stats.dropped));
+        self.export.dropped.sum_into(&mut stats.dropped);
+    }
+
+    /// The memory that the queue has taken, for chunks and for live spans, in bytes.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> (usize, usize) {
+        (self.chunk_bytes.load(Ordering::Relaxed), self.live_bytes.load(Ordering::Relaxed))
+    }
+
+    // What is inside.
+
+    fn try_any_slot(&self) -> Option<(&Slot, MutexGuard<'_, SlotInner>)> {
+        let first = slot_hint() % self.slots.len();
+        (first..self.slots.len()).chain(0..first).find_map(|index| {
+            let slot = &self.slots[index];
+            let inner = slot.try_lock()?;
+            if index != first {
+                // A thread whose locals are gone tries the first slot each time.
+                let _ = SLOT_HINT.try_with(|hint| hint.set(index));
+            }
+            Some((slot, inner))
+        })
+    }
+
+    /// The thread's own slot, to count in.
+    fn any_slot(&self) -> &Slot {
+        &self.slots[slot_hint() % self.slots.len()]
+    }
+
+    fn append(
+        &self,
+        inner: &mut SlotInner,
+        span: &[u8],
+        scope: &'static Scope,
+        local_root: bool,
+    ) -> Result<(), DropReason> {
+        if inner.closed {
+            return Err(DropReason::ShutDown);
+        }
+        self.count_in()?;
+        if let Some(open) = &mut inner.open
+            && open.push(span, scope, local_root)
+        {
+            return Ok(());
+        }
+        let fresh = self.chunk_with(span, scope, local_root)?;
+        if fresh.is_oversize() {
+            return self.seal(fresh);
+        }
+        match inner.open.replace(fresh) {
+            Some(full) => self.seal(full),
+            None => Ok(()),
+        }
+    }
+
+    fn append_alone(&self, span: &[u8], scope: &'static Scope, local_root: bool) -> Result<(), DropReason> {
+        if self.is_closed() {
+            return Err(DropReason::ShutDown);
+        }
+        self.count_in()?;
+        self.seal(self.chunk_with(span, scope, local_root)?)
+    }
+
+    /// Where the configuration bounds the queue in spans, takes the place of one.
+    fn count_in(&self) -> Result<(), DropReason> {
+        let Some(max) = self.limits.spans_max else { return Ok(()) };
+        // A bound beyond `i64` bounds nothing.
+        if self.spans.fetch_add(1, Ordering::Relaxed) >= i64::try_from(max).unwrap_or(i64::MAX) {
+            self.spans.fetch_sub(1, Ordering::Relaxed);
+            return Err(DropReason::QueueFull);
+        }
+        Ok(())
+    }
+
+    fn chunk_with(
+        &self,
+        span: &[u8],
+        scope: &'static Scope,
+        local_root: bool,
+    ) -> Result<Box<Chunk>, DropReason> {
+        let mut chunk = if Chunk::fits(span.len()) {
+            self.free.pop().or_else(|| self.allocate_chunk(Chunk::MEMORY, Chunk::new))
+        } else {
+            debug_assert!(span.len() <= SPAN_BYTES_MAX);
+            self.allocate_chunk(Chunk::oversize_memory(span.len()), || Chunk::oversize(span.len()))
+        }
+        .ok_or_else(|| self.uncount())?;
+        self.update_pressure();
+        let pushed = chunk.push(span, scope, local_root);
+        debug_assert!(pushed, "an empty chunk was chosen by the span's size");
+        Ok(chunk)
+    }
+
+    fn uncount(&self) -> DropReason {
+        if self.limits.spans_max.is_some() {
+            self.spans.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.pressure.store(true, Ordering::Relaxed);
+        DropReason::QueueFull
+    }
+
+    fn allocate_chunk(&self, bytes: usize, make: impl FnOnce() -> Box<Chunk>) -> Option<Box<Chunk>> {
+        let before = self.chunk_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if before + bytes > self.limits.chunk_bytes_max.max(Chunk::MEMORY) {
+            self.chunk_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return None;
+        }
+        Some(make())
+    }
+
+    fn seal(&self, chunk: Box<Chunk>) -> Result<(), DropReason> {
+        // The ring is as long as there can be chunks of full size, and a larger one takes the place of several.
+        self.sealed.push(chunk).map_err(|_| DropReason::QueueFull)?;
+        if self.sealed.len() >= self.wake_at_chunks.load(Ordering::Relaxed) {
+            self.waker.wake();
+        }
+        Ok(())
+    }
+
+    /// Above seven eighths of the memory in use, whole traces are shed before parts of traces are lost.
+    fn update_pressure(&self) {
+        let free = self.free.len() * Chunk::MEMORY;
+        let used = self.chunk_bytes.load(Ordering::Relaxed).saturating_sub(free);
+        let pressed = used > self.limits.chunk_bytes_max - self.limits.chunk_bytes_max / 8;
+        if self.pressure.load(Ordering::Relaxed) != pressed {
+            self.pressure.store(pressed, Ordering::Relaxed);
+        }
+    }
+
+    fn allocate_cell(&self) -> Option<Box<SpanCell>> {
+        self.grow_live(SpanCell::MEMORY).then(SpanCell::boxed)
+    }
+
+    /// When memory for live spans is used up, the pools of the other slots may still have some.
+    fn steal_cell(&self, own: &Slot) -> Option<Box<SpanCell>> {
+        self.slots
+            .iter()
+            .filter(|slot| !std::ptr::eq(*slot, own))
+            .find_map(|slot| slot.try_lock().and_then(|mut inner| inner.pool.pop()))
+    }
+
+    fn pool(&self, inner: &mut SlotInner, mut cell: Box<SpanCell>) {
+        if inner.closed {
+            return self.free_cell(cell);
+        }
+        let shrunk = cell.reset();
+        if shrunk > 0 {
+            self.live_bytes.fetch_sub(shrunk, Ordering::Relaxed);
+        }
+        inner.pool.push(cell);
+    }
+
+    fn free_cell(&self, mut cell: Box<SpanCell>) {
+        self.live_bytes.fetch_sub(cell.memory(), Ordering::Relaxed);
+    }
+}
+
+impl Slot {
+    fn try_lock(&self) -> Option<MutexGuard<'_, SlotInner>> {
+        match self.inner.try_lock() {
+            Ok(inner) => Some(inner),
+            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
+            Err(TryLockError::WouldBlock) => None,
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, SlotInner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn slot_hint() -> usize {
+    SLOT_HINT
+        .try_with(|hint| {
+            if hint.get() == usize::MAX {
+                // Never `usize::MAX` itself: the counter would have to pass every other number first.
+                hint.set(NEXT_HINT.fetch_add(1, Ordering::Relaxed));
+            }
+            hint.get()
+        })
+        .unwrap_or(0)
+}

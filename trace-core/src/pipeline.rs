@@ -1,0 +1,378 @@
+//! One pipeline: what every part of it shares, and the handle by which it is reached.
+//!
+//! A pipeline's head lives as long as the process, so that spans and contexts refer to it without counting. Its memory
+//! for spans goes back to the allocator at its shutdown; what stays is a few kilobytes.
+
+use std::fmt;
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::config::{Config, ConfigError, ExporterConfig, Report, SpanLimits};
+use crate::export::queue::{Queue, QueueLimits};
+use crate::export::{self, FlushError, WorkerHandle};
+use crate::propagation::Propagator;
+use crate::sampler::AnySampler;
+use crate::span::SpanBuilder;
+use crate::telemetry::Stats;
+
+pub(crate) struct Pipeline {
+    pub(crate) queue: Queue,
+    pub(crate) clock: Clock,
+    pub(crate) sampler: AnySampler,
+    pub(crate) limits: SpanLimits,
+    /// Whether there is anybody to send spans to; if not, spans have ids and decisions, and nothing is recorded.
+    pub(crate) records: bool,
+    /// Whether spans are made at all (`OTEL_SDK_DISABLED`); if not, what came in goes out as it is.
+    enabled: bool,
+    propagator: Propagator,
+    reports: Vec<Report>,
+    /// Set once, right after the pipeline is made; never, where nothing is sent.
+    worker: OnceLock<WorkerHandle>,
+}
+
+/// How a pipeline's memory is divided, in sixteenths: finished spans (some 40 000 of the default's 16 MiB), live spans
+/// (some 2 500), and the rest for requests under way.
+const FINISHED: usize = 10;
+const LIVE: usize = 4;
+
+impl Pipeline {
+    fn start(config: Config, reports: Vec<Report>) -> Result<&'static Self, ConfigError> {
+        let records = !config.disabled && !matches!(config.exporter, ExporterConfig::None);
+        let sixteenth = config.memory_bytes_max / 16;
+        let limits = QueueLimits {
+            chunk_bytes_max: FINISHED * sixteenth,
+            live_bytes_max: LIVE * sixteenth,
+            spans_max: config.batch.max_queue_spans,
+        };
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let pipeline: &'static Self = Box::leak(Box::new(Self {
+            queue: Queue::new(limits, 2 * cores),
+            clock: Clock::new(),
+            sampler: config.sampler.clone(),
+            limits: config.limits,
+            records,
+            enabled: !config.disabled,
+            propagator: Propagator::from_names(&config.propagators),
+            reports,
+            worker: OnceLock::new(),
+        }));
+        if records {
+            let worker = export::start(&pipeline.queue, || pipeline.clock.publish(), &config)?;
+            // Nobody else has the pipeline yet.
+            let _ = pipeline.worker.set(worker);
+        }
+        Ok(pipeline)
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline").field("sampler", &self.sampler).field("records", &self.records).finish()
+    }
+}
+
+/// A handle to one pipeline: it makes spans, and tells what became of them.
+///
+/// Any number of pipelines may live in a process without mixing; every layer takes one, and uses the global one
+/// ([`init`]) where it is given none.
+///
+/// ```
+/// use std::time::Duration;
+/// use trace_core::Tracer;
+///
+/// let traces = Tracer::builder().service_name("orders").build();
+/// traces.span("start up").in_scope(|| { /* ... */ });
+/// assert_eq!(traces.stats().started, 1);
+/// # let _ = traces.blocking_shutdown(Duration::ZERO);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Tracer {
+    pipeline: Option<&'static Pipeline>,
+}
+
+impl Tracer {
+    /// A pipeline to be set up in code.
+    pub fn builder() -> TracerBuilder {
+        TracerBuilder::default()
+    }
+
+    /// A tracer that records nothing. Contexts still travel through it, as they came.
+    pub const fn disabled() -> Self {
+        Self { pipeline: None }
+    }
+
+    /// Begins a span of this pipeline, below the current context.
+    pub const fn span<'a>(&self, name: &'a str) -> SpanBuilder<'a> {
+        SpanBuilder::new(name, Some(*self))
+    }
+
+    /// How contexts travel.
+    pub fn propagator(&self) -> &'static Propagator {
+        static DEFAULT: OnceLock<Propagator> = OnceLock::new();
+        match self.pipeline {
+            Some(pipeline) => &pipeline.propagator,
+            None => DEFAULT.get_or_init(Propagator::default),
+        }
+    }
+
+    /// What became of every span so far.
+    pub fn stats(&self) -> Stats {
+        let mut stats = Stats::default();
+        if let Some(pipeline) = self.pipeline {
+            pipeline.queue.read(&mut stats);
+        }
+        stats
+    }
+
+    /// What was wrong with the configuration that the pipeline was started with, and what was used instead.
+    pub fn reports(&self) -> &'static [Report] {
+        self.pipeline.map_or(&[], |pipeline| &pipeline.reports)
+    }
+
+    /// Sends what has ended so far, and returns when the collector has it, or at the latest after `timeout`.
+    ///
+    /// The future needs no particular executor. Dropping it changes nothing but that nobody waits.
+    ///
+    /// # Errors
+    /// When the time is over, or something could not be sent; what is still queued stays queued.
+    pub fn flush(&self, timeout: Duration) -> impl Future<Output = Result<(), FlushError>> + Send + use<> {
+        let flush = self.worker().map(|worker| worker.flush(timeout));
+        async {
+            match flush {
+                Some(flush) => flush.await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// As [`flush`](Self::flush), for code that is not async.
+    ///
+    /// # Blocking
+    /// Up to `timeout`. It is safe on any thread, that of a runtime included.
+    ///
+    /// # Errors
+    /// As for [`flush`](Self::flush).
+    pub fn blocking_flush(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.worker().map_or(Ok(()), |worker| worker.blocking_flush(timeout))
+    }
+
+    /// Sends what has ended so far, and stops: spans that end later are dropped and counted. It returns when all is
+    /// sent, or at the latest after `timeout`; what could not be sent by then is dropped and counted.
+    ///
+    /// # Errors
+    /// When something could not be sent.
+    pub fn shutdown(&self, timeout: Duration) -> impl Future<Output = Result<(), FlushError>> + Send + use<> {
+        let shutdown = self.worker().map(|worker| worker.shutdown(timeout));
+        async {
+            match shutdown {
+                Some(shutdown) => shutdown.await,
+                None => Ok(()),
+            }
+        }
+    }
+
+    /// As [`shutdown`](Self::shutdown), for code that is not async.
+    ///
+    /// # Blocking
+    /// Up to `timeout`. It is safe on any thread, that of a runtime included.
+    ///
+    /// # Errors
+    /// As for [`shutdown`](Self::shutdown).
+    pub fn blocking_shutdown(&self, timeout: Duration) -> Result<(), FlushError> {
+        self.worker().map_or(Ok(()), |worker| worker.blocking_shutdown(timeout))
+    }
+
+    /// The pipeline, if it makes spans.
+    #[inline]
+    pub(crate) fn pipeline(&self) -> Option<&'static Pipeline> {
+        self.pipeline.filter(|pipeline| pipeline.enabled)
+    }
+
+    fn worker(&self) -> Option<&'static WorkerHandle> {
+        self.pipeline.and_then(|pipeline| pipeline.worker.get())
+    }
+}
+
+/// A pipeline to be set up in code: a [`Config`] and the ways to change it.
+#[derive(Debug, Default)]
+pub struct TracerBuilder {
+    config: Config,
+    reports: Vec<Report>,
+}
+
+impl TracerBuilder {
+    /// Takes over everything from the environment: see [`config`](crate::config) for the variables.
+    #[must_use]
+    pub fn from_env(mut self) -> Self {
+        (self.config, self.reports) = Config::from_env();
+        self
+    }
+
+    /// Takes over a whole configuration.
+    #[must_use]
+    pub fn config(mut self, config: Config) -> Self {
+        self.config = config;
+        self
+    }
+
+    /// Sets `service.name`: the name of the service in the backend.
+    #[must_use]
+    pub fn service_name(mut self, name: impl Into<String>) -> Self {
+        self.config.resource.set("service.name", name.into());
+        self
+    }
+
+    /// Changes any part of the configuration.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    /// use trace_core::Tracer;
+    ///
+    /// let builder = Tracer::builder().configure(|config| {
+    ///     config.batch.schedule_delay = Duration::from_millis(200);
+    ///     config.memory_bytes_max = 64 << 20;
+    /// });
+    /// ```
+    #[must_use]
+    pub fn configure(mut self, change: impl FnOnce(&mut Config)) -> Self {
+        change(&mut self.config);
+        self
+    }
+
+    /// Decides which spans are recorded.
+    #[must_use]
+    pub fn sampler(mut self, sampler: impl Into<AnySampler>) -> Self {
+        self.config.sampler = sampler.into();
+        self
+    }
+
+    /// Where finished spans go.
+    #[must_use]
+    pub fn exporter(mut self, exporter: ExporterConfig) -> Self {
+        self.config.exporter = exporter;
+        self
+    }
+
+    /// Starts the pipeline. What is wrong with the configuration is written to standard error, a line each, and
+    /// replaced by what the line says; where nothing can replace it, contexts travel and nothing is recorded.
+    pub fn build(self) -> Traces {
+        for report in &self.reports {
+            eprintln!("trace-core: {report}");
+        }
+        let Self { config, reports } = self;
+        let propagators = config.propagators.clone();
+        let pipeline = Pipeline::start(config, reports).or_else(|error| {
+            eprintln!("trace-core: {error}; nothing is recorded");
+            let mut config = Config::default();
+            config.exporter = ExporterConfig::None;
+            config.propagators = propagators;
+            Pipeline::start(config, Vec::new())
+        });
+        Traces { tracer: Tracer { pipeline: pipeline.ok() } }
+    }
+
+    /// Starts the pipeline, if its configuration is faultless.
+    ///
+    /// # Errors
+    /// The faults of the configuration.
+    pub fn try_build(self) -> Result<Traces, ConfigError> {
+        let Self { config, reports } = self;
+        if let Some(error) = ConfigError::from_reports(reports) {
+            return Err(error);
+        }
+        Ok(Traces { tracer: Tracer { pipeline: Some(Pipeline::start(config, Vec::new())?) } })
+    }
+}
+
+/// What [`init`] returns: the tracer, and a last flush.
+///
+/// Dropping it flushes for at most a second and stops nothing, so that `let _ = trace_core::init();` does no harm. A
+/// service that ends in good order calls [`shutdown`](Tracer::shutdown) instead.
+#[derive(Debug)]
+#[must_use = "dropping it flushes, which is for the end of the process"]
+pub struct Traces {
+    tracer: Tracer,
+}
+
+/// How long a dropped [`Traces`] waits for the collector: long enough for one that is alive, short enough that nobody
+/// takes the process for hung.
+const DROP_FLUSH: Duration = Duration::from_secs(1);
+
+impl Traces {
+    /// The tracer, to be given away.
+    pub const fn tracer(&self) -> Tracer {
+        self.tracer
+    }
+}
+
+impl std::ops::Deref for Traces {
+    type Target = Tracer;
+
+    fn deref(&self) -> &Tracer {
+        &self.tracer
+    }
+}
+
+impl Drop for Traces {
+    fn drop(&mut self) {
+        // Whoever wants to know calls `flush`.
+        let _ = self.tracer.blocking_flush(DROP_FLUSH);
+    }
+}
+
+static GLOBAL: OnceLock<Tracer> = OnceLock::new();
+
+/// Starts the pipeline that serves the whole process, as the environment says: every `OTEL_*` variable that concerns
+/// traces ([`config`](crate::config)), and with nothing set, OTLP over HTTP to `localhost:4318`.
+///
+/// It never fails and never blocks: a value that cannot be used is reported on standard error, once, with what is used
+/// instead. [`try_init`] is for those who want the error. The first call makes the pipeline; a later one returns
+/// another handle to it.
+///
+/// ```no_run
+/// # use std::time::Duration;
+/// # #[tokio::main]
+/// # async fn main() {
+/// let traces = trace_core::init();
+/// // ... serve ...
+/// let _ = traces.shutdown(Duration::from_secs(5)).await;
+/// # }
+/// ```
+pub fn init() -> Traces {
+    Traces { tracer: *GLOBAL.get_or_init(|| Tracer::builder().from_env().build().into_tracer()) }
+}
+
+/// As [`init`], for those who would rather not start than run with a configuration that is not what they wrote.
+///
+/// # Errors
+/// The faults of the configuration.
+pub fn try_init() -> Result<Traces, ConfigError> {
+    let traces = match GLOBAL.get() {
+        Some(tracer) => *tracer,
+        None => {
+            let tracer = Tracer::builder().from_env().try_build()?.into_tracer();
+            *GLOBAL.get_or_init(|| tracer)
+        }
+    };
+    Ok(Traces { tracer: traces })
+}
+
+/// The tracer that [`init`] made; before that, one that records nothing.
+pub fn tracer() -> Tracer {
+    global()
+}
+
+#[inline]
+pub(crate) fn global() -> Tracer {
+    GLOBAL.get().copied().unwrap_or_default()
+}
+
+impl Traces {
+    /// The tracer without the last flush.
+    fn into_tracer(self) -> Tracer {
+        let tracer = self.tracer;
+        std::mem::forget(self);
+        tracer
+    }
+}

@@ -1,0 +1,160 @@
+//! The memory of a live span: pooled, counted by its references, and taken back by the last one.
+//!
+//! A span's owner reaches the recorder without a lock for as long as nobody else holds a reference, which is nearly
+//! always: a context is moved, not cloned, when it becomes current. Whoever cloned the context (a handler that adds an
+//! attribute to its request's span) goes through a lock that only such writers of the same span ever meet at.
+//!
+//! This is an `Arc` with two differences: the last owner hands the memory to the pipeline's pool, and uniqueness is
+//! told by one load, because there are no weak references.
+
+use std::fmt;
+use std::mem::ManuallyDrop;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, PoisonError};
+
+use super::Scope;
+use super::recorder::Recorder;
+use crate::clock::Anchor;
+use crate::pipeline::Pipeline;
+
+pub(crate) struct SpanCell {
+    references: AtomicUsize,
+    pub(crate) life: Option<Life>,
+    recorder: Mutex<Recorder>,
+}
+
+/// What is fixed while a span lives.
+#[derive(Clone, Copy)]
+pub(crate) struct Life {
+    pub(crate) pipeline: &'static Pipeline,
+    /// The clock of the local root, and of every span below it.
+    pub(crate) anchor: Anchor,
+    /// The code that made the span.
+    pub(crate) scope: &'static Scope,
+    /// Whether the span is the first of its trace in this process.
+    pub(crate) local_root: bool,
+}
+
+impl SpanCell {
+    /// The memory of a new cell, in bytes.
+    pub(crate) const MEMORY: usize = size_of::<Self>() + Recorder::HEAP;
+
+    pub(crate) fn boxed() -> Box<Self> {
+        Box::new(Self { references: AtomicUsize::new(0), life: None, recorder: Mutex::new(Recorder::new()) })
+    }
+
+    /// The memory that the cell takes, in bytes.
+    pub(crate) fn memory(&mut self) -> usize {
+        size_of::<Self>() + self.recorder().heap()
+    }
+
+    /// Makes a used cell as new, and tells how many bytes of memory it gave back.
+    pub(crate) fn reset(&mut self) -> usize {
+        self.life = None;
+        self.recorder().reset()
+    }
+
+    pub(crate) fn recorder(&mut self) -> &mut Recorder {
+        self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A reference to a live span's cell.
+pub(crate) struct Recording {
+    cell: NonNull<SpanCell>,
+}
+
+// SAFETY: a `Recording` gives shared access to its cell, whose fields are an atomic, `Life` (which is `Send` and `Sync`
+// and is written only while the cell is a `Box`) and a mutex; and exclusive access only while it is the only reference.
+unsafe impl Send for Recording {}
+// SAFETY: as above.
+unsafe impl Sync for Recording {}
+
+impl Recording {
+    /// The first reference to a cell.
+    #[inline]
+    pub(crate) fn new(mut cell: Box<SpanCell>, life: Life) -> Self {
+        *cell.references.get_mut() = 1;
+        cell.life = Some(life);
+        Self { cell: NonNull::from(Box::leak(cell)) }
+    }
+
+    #[inline]
+    fn cell(&self) -> &SpanCell {
+        // SAFETY: the cell lives until its last reference is dropped, and this is one.
+        unsafe { self.cell.as_ref() }
+    }
+
+    #[inline]
+    pub(crate) fn life(&self) -> &Life {
+        self.cell().life.as_ref().expect("a cell with references lives")
+    }
+
+    /// The recorder, without a lock when this is the only reference.
+    #[inline]
+    pub(crate) fn with_mut<R>(&mut self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
+        if self.is_unique() {
+            // SAFETY: this is the only reference, and it is borrowed exclusively, so that it cannot be cloned while
+            // the recorder is in use.
+            let cell = unsafe { self.cell.as_mut() };
+            let life = cell.life.expect("a cell with references lives");
+            return f(cell.recorder(), &life);
+        }
+        self.with(f)
+    }
+
+    /// The recorder, behind its lock.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
+        let mut recorder = self.cell().recorder.lock().unwrap_or_else(PoisonError::into_inner);
+        f(&mut recorder, self.life())
+    }
+
+    /// The cell itself, when this was the only reference.
+    #[inline]
+    pub(crate) fn into_unique(self) -> Result<Box<SpanCell>, Self> {
+        if !self.is_unique() {
+            return Err(self);
+        }
+        let this = ManuallyDrop::new(self);
+        // SAFETY: the cell came from a `Box` in `new`, nobody else refers to it, and `this` is not dropped.
+        Ok(unsafe { Box::from_raw(this.cell.as_ptr()) })
+    }
+
+    #[inline]
+    fn is_unique(&self) -> bool {
+        // Acquire: what the other references wrote before they were dropped is seen from here on.
+        self.cell().references.load(Ordering::Acquire) == 1
+    }
+}
+
+impl Clone for Recording {
+    #[inline]
+    fn clone(&self) -> Self {
+        // Relaxed: whoever clones has a reference already, and hands the clone on by other means. Counting to 2⁶⁴ would
+        // take centuries, so the count does not overflow even where clones are leaked.
+        self.cell().references.fetch_add(1, Ordering::Relaxed);
+        Self { cell: self.cell }
+    }
+}
+
+impl Drop for Recording {
+    #[inline]
+    fn drop(&mut self) {
+        if self.cell().references.fetch_sub(1, Ordering::Release) != 1 {
+            return;
+        }
+        fence(Ordering::Acquire);
+        // SAFETY: this was the last reference, so that the cell, which came from a `Box` in `new`, is nobody's.
+        let cell = unsafe { Box::from_raw(self.cell.as_ptr()) };
+        if let Some(life) = &cell.life {
+            life.pipeline.queue.recycle_cell(cell);
+        }
+    }
+}
+
+impl fmt::Debug for Recording {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Recording")
+    }
+}

@@ -1,0 +1,77 @@
+//! A span that somebody else owns.
+
+use super::{Key, Life, Link, Recorder, Recording, StatusCode, Value};
+use crate::context::SpanContext;
+
+/// The span of a context, to write to: a handler's view of the span that its middleware owns.
+///
+/// Writing to a span that is over, or not recorded, does nothing.
+#[derive(Clone, Copy, Debug)]
+pub struct SpanRef<'a> {
+    recording: Option<&'a Recording>,
+}
+
+impl<'a> SpanRef<'a> {
+    pub(crate) const fn new(recording: Option<&'a Recording>) -> Self {
+        Self { recording }
+    }
+
+    /// Whether what is set here will be seen by anybody.
+    pub fn is_recording(&self) -> bool {
+        self.recording.is_some_and(|recording| recording.with(|recorder, _| !recorder.is_ended()))
+    }
+
+    /// Sets an attribute: see [`Span::set_attribute`](super::Span::set_attribute).
+    pub fn set_attribute<'v>(&self, key: impl Into<Key<'v>>, value: impl Into<Value<'v>>) {
+        if self.recording.is_some() {
+            let (key, value) = (key.into(), value.into());
+            self.record(|recorder, life| {
+                recorder.set_attribute(&life.pipeline.queue, &life.pipeline.limits, key, value);
+            });
+        }
+    }
+
+    /// Adds something that happened now.
+    pub fn add_event(&self, name: &str, attributes: &[(Key<'_>, Value<'_>)]) {
+        self.record(|recorder, life| life.add_event(recorder, name, attributes));
+    }
+
+    /// Links the span to another one.
+    pub fn add_link(&self, context: SpanContext, attributes: &[(Key<'_>, Value<'_>)]) {
+        self.record(|recorder, life| {
+            let link = Link { context, trace_state: "", attributes };
+            recorder.add_link(&life.pipeline.queue, &life.pipeline.limits, &link);
+        });
+    }
+
+    /// Gives the span another name.
+    pub fn update_name(&self, name: &str) {
+        self.record(|recorder, life| recorder.set_name(&life.pipeline.queue, name));
+    }
+
+    /// Sets how the work went: see [`Span::set_status`](super::Span::set_status).
+    pub fn set_status(&self, status: StatusCode) {
+        self.record(|recorder, _| recorder.set_status(status, ""));
+    }
+
+    /// Says that the work failed: see [`Span::set_error`](super::Span::set_error).
+    pub fn set_error(&self, error_type: &str) {
+        self.record(|recorder, life| life.set_error(recorder, error_type));
+    }
+
+    /// Says that the work failed with this error: see [`Span::record_error`](super::Span::record_error).
+    pub fn record_error<E: ?Sized>(&self, error: &E) {
+        let _ = error;
+        self.set_error(std::any::type_name::<E>());
+    }
+
+    fn record(&self, f: impl FnOnce(&mut Recorder, &Life)) {
+        if let Some(recording) = self.recording {
+            recording.with(|recorder, life| {
+                if !recorder.is_ended() {
+                    f(recorder, life);
+                }
+            });
+        }
+    }
+}
