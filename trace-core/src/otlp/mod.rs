@@ -1,9 +1,15 @@
 //! Under construction.
 
 mod data;
+mod decode;
 pub(crate) mod encode;
+mod reader;
+#[cfg(test)]
+pub(crate) mod sample;
 mod value;
 pub(crate) mod wire;
 
 pub use data::{EventData, LinkData, SpanData};
+pub use decode::decode_request;
+pub use reader::DecodeError;
 pub use value::OwnedValue;
