@@ -234,8 +234,8 @@ mod tests {
     #[test]
     fn readers_see_whole_anchors_while_they_are_published() {
         let clock = Clock::new();
+        let done = &std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let done = &std::sync::atomic::AtomicBool::new(false);
             let clock = &clock;
             scope.spawn(move || {
                 for _ in 0..20_000 {

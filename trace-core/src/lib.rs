@@ -7,7 +7,7 @@ mod export;
 mod id;
 pub mod otlp;
 mod pipeline;
-mod propagation;
+pub mod propagation;
 mod resource;
 pub mod sampler;
 pub mod semconv;
@@ -17,13 +17,13 @@ mod telemetry;
 pub mod testing;
 
 pub use context::{
-    Baggage, Context, ContextGuard, FutureExt, InContext, SpanContext, TraceFlags, TraceState, carry, spawn,
-    spawn_blocking, spawn_thread,
+    Baggage, BaggageError, BaggageMember, Context, ContextGuard, FutureExt, InContext, SpanContext,
+    TraceFlags, TraceState, TraceStateError, carry, spawn, spawn_blocking, spawn_thread,
 };
 pub use export::FlushError;
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
 pub use pipeline::{Tracer, TracerBuilder, Traces, init, tracer, try_init};
-pub use propagation::Propagator;
+pub use propagation::{Extractor, Injector, Propagator};
 pub use resource::Resource;
 pub use span::{Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanRef, StatusCode, Value, display, span};
 pub use telemetry::{DropReason, Dropped, Stats};

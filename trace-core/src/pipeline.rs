@@ -53,7 +53,8 @@ impl Pipeline {
             limits: config.limits,
             records,
             enabled: !config.disabled,
-            propagator: Propagator::from_names(&config.propagators),
+            propagator: Propagator::from_names(config.propagators.iter().map(|name| name.as_str()))
+                .unwrap_or_else(|unknown| unknown.known()),
             reports,
             worker: OnceLock::new(),
         }));

@@ -295,6 +295,7 @@ fn sampler(environment: &mut Environment<'_>) -> AnySampler {
     const NAMES: &str = "expected one of always_on, always_off, traceidratio, parentbased_always_on, \
                          parentbased_always_off, parentbased_traceidratio";
     const ARGUMENT: [&str; 1] = ["OTEL_TRACES_SAMPLER_ARG"];
+    environment.known.extend(ARGUMENT);
     let reports_before = environment.reports.len();
     let name = environment.choice(&["OTEL_TRACES_SAMPLER"], "parentbased_always_on", |name| match name {
         "always_on" | "always_off" | "traceidratio" => Ok(name.to_owned()),

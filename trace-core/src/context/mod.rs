@@ -7,6 +7,7 @@
 mod baggage;
 mod current;
 mod future;
+pub(crate) mod grammar;
 mod span_context;
 mod task;
 mod trace_state;
@@ -14,13 +15,15 @@ mod trace_state;
 use std::fmt;
 use std::sync::Arc;
 
-pub use baggage::Baggage;
+pub(crate) use baggage::BaggageParser;
+pub use baggage::{Baggage, BaggageError, BaggageMember};
 pub use current::ContextGuard;
 pub(crate) use current::{Entered, with_current};
 pub use future::{FutureExt, InContext};
 pub use span_context::{SpanContext, TraceFlags};
 pub use task::{carry, spawn, spawn_blocking, spawn_thread};
-pub use trace_state::TraceState;
+pub(crate) use trace_state::TraceStateParser;
+pub use trace_state::{TraceState, TraceStateError};
 
 use crate::pipeline::Tracer;
 use crate::span::{Recording, SpanRef};

@@ -6,10 +6,12 @@ pub(crate) mod encode;
 mod reader;
 #[cfg(test)]
 pub(crate) mod sample;
+mod tree;
 mod value;
 pub(crate) mod wire;
 
 pub use data::{EventData, LinkData, SpanData};
 pub use decode::decode_request;
 pub use reader::DecodeError;
+pub use tree::{TraceTree, TreeError, TreeStyle};
 pub use value::OwnedValue;

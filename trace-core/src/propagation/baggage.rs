@@ -1,0 +1,26 @@
+//! The header `baggage` ([W3C Baggage](https://www.w3.org/TR/baggage/)).
+
+use super::{Extractor, Injector};
+use crate::context::{Baggage, BaggageParser};
+
+/// The header that carries names and values along. Sent in lower case, received in any.
+pub const BAGGAGE: &str = "baggage";
+
+/// What a caller sent along; it does not need a `traceparent` beside it.
+///
+/// Several lines are one list in their order; members that break the grammar or the limits are left out, as
+/// [`Baggage::parse_lines`] says.
+#[inline]
+pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
+    let mut parser = BaggageParser::default();
+    carrier.get_all(BAGGAGE, &mut |line| parser.line(line));
+    parser.finish()
+}
+
+/// Sends baggage along. Without members nothing is sent, and what the carrier holds already stays.
+#[inline]
+pub fn inject(baggage: &Baggage, carrier: &mut (impl Injector + ?Sized)) {
+    if !baggage.is_empty() {
+        carrier.set(BAGGAGE, baggage.as_str());
+    }
+}

@@ -1,0 +1,165 @@
+//! The headers `traceparent` and `tracestate`
+//! ([W3C Trace Context Level 2](https://www.w3.org/TR/trace-context-2/)).
+
+use std::fmt;
+use std::ops::Deref;
+
+use super::{Extractor, Injector};
+use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
+use crate::id::{SpanId, TraceId, read_hex, write_hex};
+
+/// The header that names the trace, the calling span and the flags. Sent in lower case, received in any.
+pub const TRACEPARENT: &str = "traceparent";
+
+/// The header that carries what tracing systems add. Sent in lower case, received in any.
+pub const TRACESTATE: &str = "tracestate";
+
+/// `00-` trace id `-` span id `-` flags, on the stack; it reads as a `str`.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Traceparent([u8; Traceparent::LEN]);
+
+impl Traceparent {
+    /// The bytes of a `traceparent` of version `00`, the one that is sent.
+    pub const LEN: usize = 55;
+
+    /// The header value as text.
+    #[inline]
+    pub fn as_str(&self) -> &str {
+        // Hex digits and dashes are ASCII, so the default never shows.
+        std::str::from_utf8(&self.0).unwrap_or_default()
+    }
+
+    /// The header value as bytes of ASCII.
+    #[inline]
+    pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
+}
+
+/// Reads a `traceparent`; `None` if it is not valid, and then a new trace starts and `tracestate` is to be ignored.
+///
+/// ```
+/// use trace_core::propagation::trace_context;
+///
+/// let caller = trace_context::parse(b"00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01").expect("a valid one");
+/// assert_eq!(caller.trace_id().to_string(), "4bf92f3577b34da6a3ce929d0e0e4736");
+/// assert!(caller.is_sampled() && caller.is_remote());
+/// assert_eq!(&*trace_context::format(caller), "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+///
+/// assert_eq!(trace_context::parse(b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01"), None);
+/// ```
+#[inline]
+pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
+    // White space around a header value is no part of it.
+    let value = grammar::trim(traceparent);
+    let (known, further) = value.split_first_chunk::<{ Traceparent::LEN }>()?;
+    let (version, rest) = known.split_first_chunk::<2>()?;
+    let (dash_before_trace_id, rest) = rest.split_first()?;
+    let (trace_id, rest) = rest.split_first_chunk::<32>()?;
+    let (dash_before_span_id, rest) = rest.split_first()?;
+    let (span_id, rest) = rest.split_first_chunk::<16>()?;
+    let (dash_before_flags, flags) = rest.split_first()?;
+    if [*dash_before_trace_id, *dash_before_span_id, *dash_before_flags] != [b'-'; 3] {
+        return None;
+    }
+    let flags = byte_of(flags.try_into().ok()?)?;
+    match byte_of(*version)? {
+        // Version 00 is exactly these fields.
+        0x00 if further.is_empty() => {}
+        0x00 => return None,
+        // Version ff is forbidden.
+        0xff => return None,
+        // A higher version is read by these rules, if its flags end there or are followed by a dash.
+        _ if matches!(further, [] | [b'-', ..]) => {}
+        _ => return None,
+    }
+    // Hex digits in lower case, not all of them zero.
+    let trace_id = TraceId::from_hex(trace_id)?;
+    let span_id = SpanId::from_hex(span_id)?;
+    // Flags that are not defined are set to zero when sent on, so they are not kept.
+    Some(SpanContext::new(trace_id, span_id, TraceFlags::from_u8(flags), true))
+}
+
+/// Writes the `traceparent` of a span, always as version `00`.
+#[inline]
+pub fn format(span: SpanContext) -> Traceparent {
+    let mut value = *b"00-................................-................-..";
+    let (_, fields) = value.split_at_mut(3);
+    let (trace_id, rest) = fields.split_at_mut(32);
+    let (_, rest) = rest.split_at_mut(1);
+    let (span_id, rest) = rest.split_at_mut(16);
+    let (_, flags) = rest.split_at_mut(1);
+    write_hex(&span.trace_id().to_bytes(), trace_id);
+    write_hex(&span.span_id().to_bytes(), span_id);
+    // Two bits are defined, so the second digit says all.
+    flags.copy_from_slice(&[b'0', b'0' + span.flags().as_u8()]);
+    Traceparent(value)
+}
+
+/// What a caller sent: its span, and the `tracestate` beside it; `None` if there is no valid `traceparent`.
+#[inline]
+pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, TraceState)> {
+    let mut lines = 0;
+    let mut span = None;
+    carrier.get_all(TRACEPARENT, &mut |line| {
+        lines += 1;
+        span = parse(line);
+    });
+    // More than one traceparent is none.
+    if lines != 1 {
+        return None;
+    }
+    // Without a valid traceparent, tracestate is not looked at.
+    let span = span?;
+    let mut state = TraceStateParser::default();
+    // Several lines are one list, in their order.
+    carrier.get_all(TRACESTATE, &mut |line| state.line(line));
+    // A tracestate that is not valid does not affect traceparent.
+    Some((span, state.finish().unwrap_or_default()))
+}
+
+/// Tells the next service about a span.
+///
+/// An empty `tracestate` is not sent, and one that the carrier holds from elsewhere is removed: it would be taken for that
+/// of this trace.
+#[inline]
+pub fn inject(span: SpanContext, state: &TraceState, carrier: &mut (impl Injector + ?Sized)) {
+    carrier.set(TRACEPARENT, &format(span));
+    if state.is_empty() {
+        carrier.remove(TRACESTATE);
+    } else {
+        carrier.set(TRACESTATE, state.as_str());
+    }
+}
+
+/// The byte of two lower-case hex digits.
+#[inline]
+fn byte_of(digits: [u8; 2]) -> Option<u8> {
+    let [high, low] = digits;
+    // Less than 256, being the value of two digits after six zeros.
+    read_hex(&[b'0', b'0', b'0', b'0', b'0', b'0', high, low]).map(|byte| byte as u8)
+}
+
+impl Deref for Traceparent {
+    type Target = str;
+
+    #[inline]
+    fn deref(&self) -> &str {
+        self.as_str()
+    }
+}
+
+impl fmt::Display for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self)
+    }
+}
+
+impl fmt::Debug for Traceparent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+#[cfg(test)]
+mod tests;
