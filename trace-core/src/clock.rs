@@ -234,10 +234,9 @@ mod tests {
     #[test]
     fn readers_see_whole_anchors_while_they_are_published() {
         let clock = Clock::new();
-        let done = &std::sync::atomic::AtomicBool::new(false);
+        let done = std::sync::atomic::AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let clock = &clock;
-            scope.spawn(move || {
+            scope.spawn(|| {
                 for _ in 0..20_000 {
                     clock.publish();
                 }

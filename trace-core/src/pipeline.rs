@@ -37,7 +37,7 @@ const FINISHED: usize = 10;
 const LIVE: usize = 4;
 
 impl Pipeline {
-    fn start(config: Config, reports: Vec<Report>) -> Result<&'static Self, ConfigError> {
+    fn new(config: &Config, reports: Vec<Report>) -> &'static Self {
         let records = !config.disabled && !matches!(config.exporter, ExporterConfig::None);
         let sixteenth = config.memory_bytes_max / 16;
         let limits = QueueLimits {
@@ -46,7 +46,7 @@ impl Pipeline {
             spans_max: config.batch.max_queue_spans,
         };
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let pipeline: &'static Self = Box::leak(Box::new(Self {
+        Box::leak(Box::new(Self {
             queue: Queue::new(limits, 2 * cores),
             clock: Clock::new(),
             sampler: config.sampler.clone(),
@@ -57,9 +57,13 @@ impl Pipeline {
                 .unwrap_or_else(|unknown| unknown.known()),
             reports,
             worker: OnceLock::new(),
-        }));
-        if records {
-            let worker = export::start(&pipeline.queue, || pipeline.clock.publish(), &config)?;
+        }))
+    }
+
+    fn start(config: &Config, reports: Vec<Report>) -> Result<&'static Self, ConfigError> {
+        let pipeline = Self::new(config, reports);
+        if pipeline.records {
+            let worker = export::start(&pipeline.queue, || pipeline.clock.publish(), config)?;
             // Nobody else has the pipeline yet.
             let _ = pipeline.worker.set(worker);
         }
@@ -101,6 +105,12 @@ impl Tracer {
     /// A tracer that records nothing. Contexts still travel through it, as they came.
     pub const fn disabled() -> Self {
         Self { pipeline: None }
+    }
+
+    /// A pipeline without a worker: a test takes the chunks itself.
+    #[cfg(test)]
+    pub(crate) fn detached(config: &Config) -> Self {
+        Self { pipeline: Some(Pipeline::new(config, Vec::new())) }
     }
 
     /// Begins a span of this pipeline, below the current context.
@@ -263,12 +273,12 @@ impl TracerBuilder {
         }
         let Self { config, reports } = self;
         let propagators = config.propagators.clone();
-        let pipeline = Pipeline::start(config, reports).or_else(|error| {
+        let pipeline = Pipeline::start(&config, reports).or_else(|error| {
             eprintln!("trace-core: {error}; nothing is recorded");
             let mut config = Config::default();
             config.exporter = ExporterConfig::None;
             config.propagators = propagators;
-            Pipeline::start(config, Vec::new())
+            Pipeline::start(&config, Vec::new())
         });
         Traces { tracer: Tracer { pipeline: pipeline.ok() } }
     }
@@ -282,7 +292,7 @@ impl TracerBuilder {
         if let Some(error) = ConfigError::from_reports(reports) {
             return Err(error);
         }
-        Ok(Traces { tracer: Tracer { pipeline: Some(Pipeline::start(config, Vec::new())?) } })
+        Ok(Traces { tracer: Tracer { pipeline: Some(Pipeline::start(&config, Vec::new())?) } })
     }
 }
 

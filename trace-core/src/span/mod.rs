@@ -124,7 +124,7 @@ impl Span {
     ///
     /// The conventions want every error to have a type: [`set_error`](Self::set_error) sets both.
     pub fn set_status(&mut self, status: StatusCode) {
-        self.record(|recorder, _| recorder.set_status(status, ""));
+        self.record(|recorder, life| recorder.set_status(&life.pipeline.queue, status, ""));
     }
 
     /// Says that the work failed, and of which class the failure is: the status becomes `Error`, and `error.type` is
@@ -144,7 +144,9 @@ impl Span {
     /// Describes the failure for a person, in the status of the span; the text leaves the process as it is. At most
     /// 1 KiB of it is kept.
     pub fn set_error_description(&mut self, description: &str) {
-        self.record(|recorder, _| recorder.set_status(StatusCode::Error, description));
+        self.record(|recorder, life| {
+            recorder.set_status(&life.pipeline.queue, StatusCode::Error, description)
+        });
     }
 
     /// Whether what is set here will be seen by anybody.
@@ -253,8 +255,8 @@ impl Life {
     }
 
     pub(crate) fn set_error(&self, recorder: &mut Recorder, error_type: &str) {
-        recorder.set_status(StatusCode::Error, "");
         let Self { pipeline, .. } = self;
+        recorder.set_status(&pipeline.queue, StatusCode::Error, "");
         recorder.set_attribute(&pipeline.queue, &pipeline.limits, semconv::ERROR_TYPE, error_type.into());
     }
 }

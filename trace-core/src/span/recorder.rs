@@ -58,9 +58,9 @@ const STATUS_CODE: u8 = varint_tag(3);
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
-/// What the end of a span may add, so that there is always room for it: the time, the counts, and a status whose
-/// message is cut to [`STATUS_MESSAGE_BYTES`].
-const END_BYTES: usize = 9 + 3 * 6 + STATUS_MESSAGE_BYTES + 16;
+/// What the end of a span may add beside the message of its status, so that there is always room for it: the time, the
+/// counts, and the status with its lengths.
+const END_BYTES: usize = 9 + 3 * 6 + 8;
 
 /// The longest status message, in bytes: a sentence for a person, not a dump.
 const STATUS_MESSAGE_BYTES: usize = 1024;
@@ -275,7 +275,7 @@ impl Recorder {
     ) -> bool {
         // How long the text will be is not known: what is reserved before bounds it, and what memory the formatting
         // made the buffer take is accounted for after.
-        let room = SPAN_BYTES_MAX.saturating_sub(self.bytes.len() + END_BYTES);
+        let room = SPAN_BYTES_MAX.saturating_sub(self.bytes.len() + self.end_bytes());
         let before = self.bytes.capacity();
         let put = put_formatted(&mut self.bytes, tag, key, text, length_max, room);
         let grown = self.bytes.capacity() - before;
@@ -412,14 +412,17 @@ impl Recorder {
     }
 
     /// By the rules of the trace API: `Ok` is final, `Unset` is no news, and a message belongs to an error alone.
-    pub(crate) fn set_status(&mut self, status: StatusCode, message: &str) {
+    pub(crate) fn set_status(&mut self, queue: &Queue, status: StatusCode, message: &str) {
         if self.status == StatusCode::Ok || status == StatusCode::Unset {
             return;
         }
         self.status = status;
         self.status_message.clear();
         if status == StatusCode::Error && !message.is_empty() {
-            self.status_message.push_str(cut_bytes(message, STATUS_MESSAGE_BYTES));
+            let message = cut_bytes(message, STATUS_MESSAGE_BYTES);
+            if self.reserve(queue, message.len()) {
+                self.status_message.push_str(message);
+            }
         }
     }
 
@@ -467,12 +470,18 @@ impl Recorder {
     /// Makes room for `bytes` more, and for what the end adds; `false` when the span may not have so much.
     #[inline]
     fn reserve(&mut self, queue: &Queue, bytes: usize) -> bool {
-        bytes + END_BYTES <= self.bytes.capacity() - self.bytes.len() || self.grow(queue, bytes)
+        bytes + self.end_bytes() <= self.bytes.capacity() - self.bytes.len() || self.grow(queue, bytes)
+    }
+
+    /// The room to keep for what the end adds.
+    #[inline]
+    fn end_bytes(&self) -> usize {
+        END_BYTES + self.status_message.len()
     }
 
     #[cold]
     fn grow(&mut self, queue: &Queue, bytes: usize) -> bool {
-        let needed = self.bytes.len().saturating_add(bytes).saturating_add(END_BYTES);
+        let needed = self.bytes.len().saturating_add(bytes).saturating_add(self.end_bytes());
         if needed > SPAN_BYTES_MAX {
             return false;
         }

@@ -51,7 +51,7 @@ impl<'a> SpanRef<'a> {
 
     /// Sets how the work went: see [`Span::set_status`](super::Span::set_status).
     pub fn set_status(&self, status: StatusCode) {
-        self.record(|recorder, _| recorder.set_status(status, ""));
+        self.record(|recorder, life| recorder.set_status(&life.pipeline.queue, status, ""));
     }
 
     /// Says that the work failed: see [`Span::set_error`](super::Span::set_error).

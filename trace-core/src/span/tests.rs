@@ -1,1 +1,714 @@
+use std::collections::{BTreeMap, HashSet};
+use std::error::Error;
+use std::fmt;
+use std::time::{Duration, UNIX_EPOCH};
 
+use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
+use opentelemetry_proto::tonic::trace::v1::{self as proto, span::SpanKind as ProtoKind};
+use proptest::prelude::*;
+use prost::Message;
+
+use super::*;
+use crate::config::Config;
+use crate::context::{Baggage, TraceFlags, TraceState};
+use crate::pipeline::Tracer;
+use crate::sampler::AnySampler;
+use crate::telemetry::DropReason;
+use crate::{SpanId, TraceId};
+
+/// A pipeline whose spans are read by the types that prost generates.
+struct Judged(Tracer);
+
+impl Judged {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let mut config = Config::default();
+        change(&mut config);
+        Self(Tracer::detached(&config))
+    }
+
+    fn spans(&self) -> Vec<proto::Span> {
+        self.scoped_spans().into_iter().map(|(_, span)| span).collect()
+    }
+
+    fn scoped_spans(&self) -> Vec<(&'static Scope, proto::Span)> {
+        let queue = &self.0.pipeline().expect("enabled").queue;
+        let mut spans = Vec::new();
+        let mut read = |chunk: Box<crate::export::chunk::Chunk>| {
+            let taken = chunk.len() as u64;
+            for frame in chunk.frames() {
+                spans.push((frame.scope, proto::Span::decode(frame.span()).expect("a whole span")));
+            }
+            queue.recycle(chunk);
+            queue.export.taken.add(taken);
+            queue.export.exported.add(taken);
+        };
+        while let Some(chunk) = queue.take_sealed() {
+            read(chunk);
+        }
+        queue.take_open(&mut read);
+        let stats = self.0.stats();
+        assert!(stats.is_balanced(), "{stats}");
+        spans
+    }
+
+    fn one(&self) -> proto::Span {
+        let mut spans = self.spans();
+        assert_eq!(spans.len(), 1, "{spans:?}");
+        spans.remove(0)
+    }
+}
+
+impl std::ops::Deref for Judged {
+    type Target = Tracer;
+
+    fn deref(&self) -> &Tracer {
+        &self.0
+    }
+}
+
+fn string(text: &str) -> AnyValue {
+    AnyValue { value: Some(any_value::Value::StringValue(text.to_owned())) }
+}
+
+fn int(number: i64) -> AnyValue {
+    AnyValue { value: Some(any_value::Value::IntValue(number)) }
+}
+
+fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a AnyValue> {
+    let mut found = attributes.iter().filter(|attribute| attribute.key == key);
+    let value = found.next()?.value.as_ref();
+    assert!(found.next().is_none(), "{key} is there twice");
+    value
+}
+
+#[test]
+fn a_root_span_has_ids_of_its_own_and_no_parent() {
+    let tracer = Judged::new();
+    let span = tracer.span("root").start();
+    let context = span.span_context().expect("ids");
+    drop(span);
+    let read = tracer.one();
+    assert_eq!(read.trace_id, context.trace_id().to_bytes());
+    assert_eq!(read.span_id, context.span_id().to_bytes());
+    assert_eq!(read.parent_span_id, []);
+    assert_eq!(read.name, "root");
+    assert_eq!(read.kind(), ProtoKind::Internal);
+    assert_eq!(read.flags, 0x03, "sampled and random, and nothing said of a parent");
+    assert!(context.is_sampled() && context.flags().is_random() && !context.is_remote());
+    assert!(read.start_time_unix_nano > 0 && read.end_time_unix_nano >= read.start_time_unix_nano);
+    assert_eq!(read.status, None);
+}
+
+#[test]
+fn a_child_has_its_parents_trace_and_id() {
+    let tracer = Judged::new();
+    tracer.span("parent").in_scope(|| span("child").kind(SpanKind::Client).start().end());
+    let spans = tracer.spans();
+    let [child, parent] = &spans[..] else { panic!("{spans:?}") };
+    assert_eq!(child.trace_id, parent.trace_id);
+    assert_eq!(child.parent_span_id, parent.span_id);
+    assert_eq!(child.kind(), ProtoKind::Client);
+    assert_eq!(child.flags, 0x103, "the parent is known not to be remote");
+    assert!(child.start_time_unix_nano >= parent.start_time_unix_nano);
+    assert!(child.end_time_unix_nano <= parent.end_time_unix_nano, "one clock for the whole trace");
+}
+
+#[test]
+fn a_remote_parent_is_continued_with_its_tracestate_and_baggage() {
+    let tracer = Judged::new();
+    let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, true);
+    let remote = Context::from_remote(caller, TraceState::empty(), Baggage::new());
+    let span = tracer.span("served").kind(SpanKind::Server).parent(&remote).start();
+    let context = span.span_context().expect("ids");
+    assert_eq!(context.trace_id(), caller.trace_id());
+    assert_ne!(context.span_id(), caller.span_id());
+    assert!(!context.flags().is_random(), "the caller did not say that its id is random");
+    drop(span);
+    let read = tracer.one();
+    assert_eq!(read.parent_span_id, caller.span_id().to_bytes());
+    assert_eq!(read.flags, 0x301, "the parent is known to be remote");
+}
+
+#[test]
+fn every_type_of_attribute_arrives_as_it_was_set() {
+    let tracer = Judged::new();
+    let nested = [Value::from("a"), Value::from(2), Value::Array(&[Value::Bool(true)])];
+    tracer
+        .span("typed")
+        .attribute("text", "größer")
+        .attribute("empty", "")
+        .attribute("bool", true)
+        .attribute("int", -7)
+        .attribute("large", u64::MAX)
+        .attribute("float", 0.25)
+        .attribute("bytes", &b"\0\xff"[..])
+        .attribute("texts", &["x", "y"])
+        .attribute("ints", &[1i64, -1])
+        .attribute("floats", &[0.5][..])
+        .attribute("bools", &[true, false][..])
+        .attribute("mixed", &nested[..])
+        .attribute("map", Value::Map(&[("k", Value::I64(1)), ("l", Value::Map(&[]))]))
+        .attribute("formatted", &format_args!("{}-{:03}", "order", 7))
+        .attribute("displayed", display(&"shown"))
+        .end();
+    let read = tracer.one();
+    let value = |key| attribute(&read.attributes, key).cloned().and_then(|value| value.value);
+    let array = |values: Vec<AnyValue>| {
+        Some(any_value::Value::ArrayValue(opentelemetry_proto::tonic::common::v1::ArrayValue { values }))
+    };
+    let boolean = |truth| AnyValue { value: Some(any_value::Value::BoolValue(truth)) };
+    assert_eq!(value("text"), string("größer").value);
+    assert_eq!(value("empty"), string("").value);
+    assert_eq!(value("bool"), boolean(true).value);
+    assert_eq!(value("int"), int(-7).value);
+    assert_eq!(value("large"), int(i64::MAX).value);
+    assert_eq!(value("float"), Some(any_value::Value::DoubleValue(0.25)));
+    assert_eq!(value("bytes"), Some(any_value::Value::BytesValue(vec![0, 0xff])));
+    assert_eq!(value("texts"), array(vec![string("x"), string("y")]));
+    assert_eq!(value("ints"), array(vec![int(1), int(-1)]));
+    assert_eq!(value("floats"), array(vec![AnyValue { value: Some(any_value::Value::DoubleValue(0.5)) }]));
+    assert_eq!(value("bools"), array(vec![boolean(true), boolean(false)]));
+    assert_eq!(
+        value("mixed"),
+        array(vec![string("a"), int(2), AnyValue { value: array(vec![boolean(true)]) }])
+    );
+    let Some(any_value::Value::KvlistValue(map)) = value("map") else { panic!("a map") };
+    assert_eq!(map.values.len(), 2);
+    assert_eq!(attribute(&map.values, "k"), Some(&int(1)));
+    assert_eq!(value("formatted"), string("order-007").value);
+    assert_eq!(value("displayed"), string("shown").value);
+    assert_eq!(read.dropped_attributes_count, 0);
+}
+
+#[test]
+fn an_attribute_that_is_set_again_has_its_last_value_only() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("again").attribute(semconv::HTTP_ROUTE, "/a").attribute("b", 1);
+    span.set_attribute(semconv::HTTP_ROUTE, "/a/much/longer/route");
+    span.set_attribute("b", "two");
+    span.set_attribute("http.route", "/by/name");
+    span.set_attribute("c", 3);
+    span.set_attribute(semconv::HTTP_ROUTE, "/last");
+    span.end();
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "http.route"), Some(&string("/last")));
+    assert_eq!(attribute(&read.attributes, "b"), Some(&string("two")));
+    assert_eq!(attribute(&read.attributes, "c"), Some(&int(3)));
+    assert_eq!(read.attributes.len(), 3);
+}
+
+#[test]
+fn a_new_name_replaces_the_old_one() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("GET").attribute("before", 1);
+    span.update_name("GET /orders/{id}");
+    span.set_attribute("before", 2);
+    span.update_name("G");
+    span.end();
+    let read = tracer.one();
+    assert_eq!(read.name, "G");
+    assert_eq!(attribute(&read.attributes, "before"), Some(&int(2)));
+}
+
+#[test]
+fn what_is_beyond_the_limits_is_counted() {
+    let tracer = Judged::with(|config| {
+        config.limits.attribute_count = 2;
+        config.limits.attribute_value_length = Some(3);
+        config.limits.event_count = 1;
+        config.limits.link_count = 1;
+        config.limits.event_attribute_count = 1;
+    });
+    let other = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::default(), true);
+    let mut span = tracer.span("limited").attribute("a", "größer").attribute("b", &["xxxx", "y"]);
+    span.set_attribute("c", 1);
+    span.set_attribute("", 1);
+    span.set_attribute("a", &format_args!("{}{}", "ab", "cdef"));
+    span.add_event("one", &[("k".into(), "value".into()), ("l".into(), 1.into())]);
+    span.add_event("two", &[]);
+    span.add_link(other, &[]);
+    span.add_link(other, &[]);
+    span.end();
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "a"), Some(&string("abc")));
+    assert_eq!(read.attributes.len(), 2);
+    assert_eq!(read.dropped_attributes_count, 2);
+    assert_eq!(read.events.len(), 1);
+    assert_eq!(attribute(&read.events[0].attributes, "k"), Some(&string("val")));
+    assert_eq!(read.events[0].dropped_attributes_count, 1);
+    assert_eq!(read.dropped_events_count, 1);
+    assert_eq!(read.links.len(), 1);
+    assert_eq!(read.dropped_links_count, 1);
+}
+
+#[test]
+fn a_span_is_cut_at_64_kib_and_still_whole() {
+    let tracer = Judged::new();
+    let text = "x".repeat(30_000);
+    let name = "n".repeat(5_000);
+    let mut span = tracer.span(&name).attribute("a", &text);
+    span.set_error_description(&text);
+    span.set_attribute("b", &text);
+    span.set_attribute("c", &text);
+    span.set_attribute("d", &format_args!("{text}"));
+    span.add_event(&text, &[("k".into(), text.as_str().into())]);
+    span.end();
+    let read = tracer.one();
+    assert_eq!(read.name.len(), 1024);
+    assert_eq!(attribute(&read.attributes, "b"), Some(&string(&text)));
+    assert_eq!(attribute(&read.attributes, "c"), None);
+    let Some(AnyValue { value: Some(any_value::Value::StringValue(cut)) }) = attribute(&read.attributes, "d")
+    else {
+        panic!("a text")
+    };
+    assert!(!cut.is_empty() && cut.len() < text.len(), "a formatted text is cut to what fits");
+    assert_eq!(read.dropped_attributes_count, 1);
+    assert_eq!(read.dropped_events_count, 1);
+    assert!(read.encoded_len() <= 64 * 1024);
+    assert_eq!(read.status.expect("an error").message.len(), 1024);
+}
+
+#[test]
+fn events_links_and_status_arrive() {
+    let tracer = Judged::new();
+    let other = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, false);
+    let mut span = tracer.span("rich").link(other);
+    span.add_event("retry", &[("attempt".into(), 2.into()), ("why".into(), display(&"busy"))]);
+    span.set_status(StatusCode::Error);
+    span.set_error("timeout");
+    span.end();
+    let read = tracer.one();
+    assert_eq!(read.links[0].trace_id, other.trace_id().to_bytes());
+    assert_eq!(read.links[0].span_id, other.span_id().to_bytes());
+    assert_eq!(read.links[0].flags, 0x101);
+    let event = &read.events[0];
+    assert_eq!(event.name, "retry");
+    assert_eq!(attribute(&event.attributes, "attempt"), Some(&int(2)));
+    assert_eq!(attribute(&event.attributes, "why"), Some(&string("busy")));
+    assert!(event.time_unix_nano >= read.start_time_unix_nano);
+    assert!(event.time_unix_nano <= read.end_time_unix_nano);
+    assert_eq!(read.status.clone().expect("a status").code(), proto::status::StatusCode::Error);
+    assert_eq!(attribute(&read.attributes, "error.type"), Some(&string("timeout")));
+}
+
+#[test]
+fn an_ok_is_final() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("fine").start();
+    span.set_status(StatusCode::Ok);
+    span.set_status(StatusCode::Error);
+    span.set_status(StatusCode::Unset);
+    span.end();
+    assert_eq!(tracer.one().status.expect("a status").code(), proto::status::StatusCode::Ok);
+}
+
+#[derive(Debug)]
+struct CardDeclined(#[expect(dead_code, reason = "a secret in an error")] &'static str);
+
+impl fmt::Display for CardDeclined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("declined: 4111 1111 1111 1111")
+    }
+}
+
+impl Error for CardDeclined {}
+
+#[test]
+fn an_err_is_recorded_by_its_type_and_never_by_its_text() {
+    let tracer = Judged::new();
+    let result: Result<(), _> = tracer.span("pay").try_in_scope(|| Err(CardDeclined("4111")));
+    assert!(result.is_err());
+    let result: Result<u8, CardDeclined> = tracer.span("pay").try_in_scope(|| Ok(1));
+    assert_eq!(result.expect("a value"), 1);
+    let spans = tracer.spans();
+    let type_name = std::any::type_name::<CardDeclined>();
+    assert_eq!(attribute(&spans[0].attributes, "error.type"), Some(&string(type_name)));
+    assert_eq!(spans[0].status.clone().expect("an error").message, "");
+    assert!(!format!("{spans:?}").contains("4111"));
+    assert_eq!(spans[1].status, None);
+}
+
+#[test]
+fn a_span_that_is_sampled_out_has_ids_and_costs_no_memory() {
+    let tracer = Judged::with(|config| config.sampler = AnySampler::AlwaysOff);
+    let mut span = tracer.span("unseen").attribute("a", 1);
+    span.set_attribute("b", 2);
+    let context = span.span_context().expect("ids");
+    assert!(!context.is_sampled() && !span.is_recording());
+    let child = tracer.span("child").parent(span.context()).start();
+    let child_context = child.span_context().expect("ids");
+    assert_eq!(child_context.trace_id(), context.trace_id());
+    assert_ne!(child_context.span_id(), context.span_id());
+    drop((span, child));
+    assert_eq!(tracer.spans(), []);
+    assert_eq!(tracer.stats().sampled_out, 2);
+    assert_eq!(tracer.stats().started, 0);
+    assert_eq!(tracer.pipeline().expect("enabled").queue.memory(), (0, 0));
+}
+
+#[test]
+fn a_disabled_tracer_passes_on_what_came() {
+    let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, true);
+    let remote = Context::from_remote(caller, TraceState::empty(), Baggage::new());
+    let span = Tracer::disabled().span("nothing").parent(&remote).attribute("a", 1);
+    assert_eq!(span.span_context(), Some(caller));
+    assert_eq!(Tracer::disabled().span("nothing").start().span_context(), None);
+}
+
+#[test]
+fn a_handler_writes_to_the_span_that_its_middleware_owns() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("request").start();
+    let kept = span.enter(|| {
+        Context::current().span().set_attribute("tenant.id", "acme");
+        Context::current()
+    });
+    kept.span().add_event("still alive", &[]);
+    span.set_attribute("http.route", "/");
+    drop(span);
+    assert!(!kept.span().is_recording());
+    kept.span().set_attribute("late", 1);
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "tenant.id"), Some(&string("acme")));
+    assert_eq!(attribute(&read.attributes, "http.route"), Some(&string("/")));
+    assert_eq!(read.events.len(), 1);
+    assert_eq!(read.attributes.len(), 2);
+}
+
+#[test]
+fn a_panic_inside_a_formatted_attribute_leaves_the_span_whole() {
+    struct Explodes;
+    impl fmt::Display for Explodes {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("half of it")?;
+            panic!("in a Display")
+        }
+    }
+    let tracer = Judged::new();
+    let mut span = tracer.span("careful").attribute("before", 1);
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        span.set_attribute("explodes", display(&Explodes));
+    }));
+    assert!(caught.is_err());
+    span.set_attribute("after", 2);
+    span.end();
+    let read = tracer.one();
+    assert_eq!(read.attributes.len(), 2);
+    assert_eq!(attribute(&read.attributes, "after"), Some(&int(2)));
+}
+
+#[test]
+fn a_panic_in_a_span_ends_it_and_restores_the_context() {
+    let tracer = Judged::new();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        tracer.span("doomed").in_scope(|| panic!("in the work"));
+    }));
+    assert!(caught.is_err());
+    assert_eq!(tracer.one().name, "doomed");
+    assert_eq!(Context::current().span_context(), None);
+}
+
+#[test]
+fn given_times_are_kept_and_an_end_before_the_start_is_the_start() {
+    let tracer = Judged::new();
+    let start = UNIX_EPOCH + Duration::from_secs(1_000_000);
+    tracer.span("measured").start_time(start).start().end_at(start + Duration::from_millis(5));
+    tracer.span("backwards").start_time(start).start().end_at(start - Duration::from_secs(1));
+    let spans = tracer.spans();
+    assert_eq!(spans[0].end_time_unix_nano - spans[0].start_time_unix_nano, 5_000_000);
+    assert_eq!(spans[1].start_time_unix_nano, spans[1].end_time_unix_nano);
+}
+
+#[test]
+fn a_root_span_leaves_the_current_trace() {
+    let tracer = Judged::new();
+    tracer.span("outer").in_scope(|| span("apart").root().start().end());
+    let spans = tracer.spans();
+    assert_ne!(spans[0].trace_id, spans[1].trace_id);
+    assert_eq!(spans[0].parent_span_id, []);
+}
+
+#[test]
+fn a_span_carries_its_makers_scope() {
+    static SCOPE: Scope = Scope::new("shop", "1.2.3");
+    let tracer = Judged::new();
+    tracer.span("scoped").scope(&SCOPE).start().end();
+    tracer.span("plain").start().end();
+    let scopes: Vec<_> = tracer.scoped_spans().into_iter().map(|(scope, _)| *scope).collect();
+    assert_eq!(scopes, [SCOPE, Scope::new("", "")]);
+}
+
+#[test]
+fn when_memory_for_live_spans_is_used_up_roots_are_shed_and_children_dropped() {
+    let tracer = Judged::with(|config| config.memory_bytes_max = 64 * 1024);
+    let mut live = Vec::new();
+    while tracer.stats().shed == 0 {
+        live.push(tracer.span("root").start());
+    }
+    let shed = live.pop().expect("the one that was shed");
+    let context = shed.span_context().expect("a shed root has ids");
+    assert!(!context.is_sampled());
+    // Nothing below a shed root is recorded, or counted again.
+    shed.context().in_scope(|| span("below").start().end());
+    assert_eq!(tracer.stats().shed, 1);
+
+    // A shed continuation sends on exactly what came.
+    let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, true);
+    let remote = Context::from_remote(caller, TraceState::empty(), Baggage::new());
+    let continued = tracer.span("served").parent(&remote).start();
+    assert_eq!(continued.span_context(), Some(caller));
+    assert_eq!(tracer.stats().shed, 2);
+
+    let child = tracer.span("child").parent(live[0].context()).start();
+    assert!(!child.is_recording());
+    assert_eq!(
+        child.span_context(),
+        live[0].span_context(),
+        "what is called downstream has a recorded parent"
+    );
+    drop(child);
+    assert_eq!(tracer.stats().dropped.count(DropReason::LiveLimit), 1);
+
+    let recorded = live.len();
+    drop(live);
+    assert_eq!(tracer.spans().len(), recorded);
+    assert!(tracer.span("again").start().is_recording());
+}
+
+#[test]
+fn when_memory_for_finished_spans_runs_short_whole_traces_are_shed_before_spans_are_lost() {
+    let tracer = Judged::with(|config| config.memory_bytes_max = 512 * 1024);
+    let mut running = tracer.span("running").start();
+    while tracer.stats().shed == 0 {
+        tracer.span("burst").attribute("padding", &"x".repeat(500)).end();
+    }
+    assert_eq!(tracer.stats().dropped.total(), 0, "nothing is lost yet");
+    running.enter(|| {
+        while tracer.stats().dropped.total() == 0 {
+            span("child").attribute("padding", &"x".repeat(500)).end();
+        }
+    });
+    assert_eq!(tracer.stats().dropped.count(DropReason::QueueFull), 1);
+    drop(running);
+    let spans = tracer.spans();
+    assert_eq!(spans.len() as u64, tracer.stats().exported);
+    assert!(tracer.span("recovered").start().is_recording());
+}
+
+#[test]
+fn a_bound_in_spans_is_kept_to_the_span() {
+    let tracer = Judged::with(|config| config.batch.max_queue_spans = Some(10));
+    for _ in 0..25 {
+        tracer.span("counted").start().end();
+    }
+    assert_eq!(tracer.stats().dropped.count(DropReason::QueueFull), 15);
+    assert_eq!(tracer.spans().len(), 10);
+    tracer.span("room again").start().end();
+    assert_eq!(tracer.spans().len(), 1);
+}
+
+#[test]
+fn memory_is_reused_and_what_grew_is_given_back() {
+    let tracer = Judged::new();
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    tracer.span("first").start().end();
+    let (_, pooled) = queue.memory();
+    for _ in 0..1000 {
+        tracer.span("next").start().end();
+        tracer.spans();
+    }
+    assert_eq!(queue.memory().1, pooled);
+    tracer.span("large").attribute("text", &"x".repeat(60_000)).end();
+    assert_eq!(queue.memory().1, pooled);
+    tracer.spans();
+    let (chunks, _) = queue.memory();
+    assert!(chunks < 3 * crate::export::chunk::CHUNK_BYTES, "{chunks}");
+}
+
+#[test]
+fn spans_ended_on_many_threads_at_once_all_arrive() {
+    let tracer = Judged::new();
+    let ids: HashSet<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..8)
+            .map(|_| {
+                scope.spawn(|| {
+                    let id = |span: &Span| span.span_context().expect("ids").span_id();
+                    (0..500)
+                        .map(|_| {
+                            let span = tracer.span("parallel").attribute("k", "v");
+                            id(&span)
+                        })
+                        .collect::<Vec<_>>()
+                })
+            })
+            .collect();
+        threads.into_iter().flat_map(|thread| thread.join().expect("no panic")).collect()
+    });
+    let arrived: HashSet<_> = tracer
+        .spans()
+        .iter()
+        .map(|span| SpanId::from_bytes(span.span_id.clone().try_into().expect("8 bytes")).expect("an id"))
+        .collect();
+    assert_eq!(ids.len(), 4000);
+    assert_eq!(arrived, ids);
+}
+
+#[derive(Clone, Debug)]
+enum Change {
+    Set(usize, u8, Owned),
+    Name(String),
+    Event(String, Vec<(String, Owned)>),
+    Status(u8),
+}
+
+#[derive(Clone, Debug)]
+enum Owned {
+    Text(String),
+    Formatted(String),
+    Int(i64),
+    Float(f64),
+    Bool(bool),
+    Bytes(Vec<u8>),
+    Texts(Vec<String>),
+}
+
+impl Owned {
+    fn with<R>(&self, f: impl FnOnce(Value<'_>) -> R) -> R {
+        match self {
+            Self::Text(text) => f(text.into()),
+            Self::Formatted(text) => f(display(text)),
+            Self::Int(number) => f((*number).into()),
+            Self::Float(number) => f((*number).into()),
+            Self::Bool(truth) => f((*truth).into()),
+            Self::Bytes(bytes) => f(bytes[..].into()),
+            Self::Texts(texts) => {
+                let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+                f(texts[..].into())
+            }
+        }
+    }
+
+    fn judged(&self) -> AnyValue {
+        use any_value::Value as V;
+        AnyValue {
+            value: Some(match self {
+                Self::Text(text) | Self::Formatted(text) => V::StringValue(text.clone()),
+                Self::Int(number) => V::IntValue(*number),
+                Self::Float(number) => V::DoubleValue(*number),
+                Self::Bool(truth) => V::BoolValue(*truth),
+                Self::Bytes(bytes) => V::BytesValue(bytes.clone()),
+                Self::Texts(texts) => V::ArrayValue(opentelemetry_proto::tonic::common::v1::ArrayValue {
+                    values: texts.iter().map(|text| string(text)).collect(),
+                }),
+            }),
+        }
+    }
+}
+
+fn value() -> impl Strategy<Value = Owned> {
+    prop_oneof![
+        ".{0,40}".prop_map(Owned::Text),
+        "[a-z]{100,300}".prop_map(Owned::Text),
+        ".{0,200}".prop_map(Owned::Formatted),
+        any::<i64>().prop_map(Owned::Int),
+        (-1e9..1e9).prop_map(Owned::Float),
+        any::<bool>().prop_map(Owned::Bool),
+        proptest::collection::vec(any::<u8>(), 0..50).prop_map(Owned::Bytes),
+        proptest::collection::vec(".{0,10}", 0..20).prop_map(Owned::Texts),
+    ]
+}
+
+fn change() -> impl Strategy<Value = Change> {
+    prop_oneof![
+        8 => (0..KEYS.len(), 0..3u8, value()).prop_map(|(key, how, value)| Change::Set(key, how, value)),
+        1 => ".{0,40}".prop_map(Change::Name),
+        1 => (".{1,20}", proptest::collection::vec(("[a-z]{1,9}", value()), 0..4))
+            .prop_map(|(name, attributes)| Change::Event(name, attributes)),
+        1 => (0..3u8).prop_map(Change::Status),
+    ]
+}
+
+/// Keys of the conventions, and others: each is also set by its name alone.
+const KEYS: &[Key<'static>] = &[
+    semconv::HTTP_ROUTE,
+    semconv::URL_PATH,
+    semconv::ERROR_TYPE,
+    Key::new("shop.order"),
+    Key::new("k"),
+    Key::new("a.rather.long.key.that.somebody.thought.of"),
+];
+
+proptest! {
+    /// Whatever is done to a span in whatever order, prost reads what a simple model says.
+    #[test]
+    fn a_span_says_what_was_done_to_it(changes in proptest::collection::vec(change(), 0..40)) {
+        let tracer = Judged::new();
+        let mut span = tracer.span("start").start();
+        let (mut name, mut attributes, mut events) = ("start".to_owned(), BTreeMap::new(), Vec::new());
+        let mut status = 0;
+        for change in &changes {
+            match change {
+                Change::Set(key, how, value) => {
+                    let key = KEYS[*key];
+                    value.with(|value| match how {
+                        0 => span.set_attribute(key, value),
+                        1 => span.set_attribute(key.as_str(), value),
+                        // Through the lock, as somebody else who holds the context.
+                        _ => span.context().clone().span().set_attribute(key, value),
+                    });
+                    attributes.insert(key.as_str().to_owned(), value.judged());
+                }
+                Change::Name(new) => {
+                    span.update_name(new);
+                    name.clone_from(new);
+                }
+                Change::Event(event, with) => {
+                    let texts: Vec<(&str, &Owned)> = with.iter().map(|(k, v)| (k.as_str(), v)).collect();
+                    let strings: Vec<Vec<&str>> = texts.iter().map(|(_, v)| match v {
+                        Owned::Texts(texts) => texts.iter().map(String::as_str).collect(),
+                        _ => Vec::new(),
+                    }).collect();
+                    let pairs: Vec<(Key<'_>, Value<'_>)> = texts.iter().zip(&strings).map(|((key, value), strings)| {
+                        let value = match value {
+                            Owned::Text(text) => text.into(),
+                            Owned::Formatted(text) => display(text),
+                            Owned::Int(number) => (*number).into(),
+                            Owned::Float(number) => (*number).into(),
+                            Owned::Bool(truth) => (*truth).into(),
+                            Owned::Bytes(bytes) => bytes[..].into(),
+                            Owned::Texts(_) => strings[..].into(),
+                        };
+                        ((*key).into(), value)
+                    }).collect();
+                    span.add_event(event, &pairs);
+                    events.push((event.clone(), with.iter().map(|(k, v)| (k.clone(), v.judged())).collect::<Vec<_>>()));
+                }
+                Change::Status(code) => {
+                    span.set_status([StatusCode::Unset, StatusCode::Ok, StatusCode::Error][usize::from(*code)]);
+                    if status != 1 && *code != 0 {
+                        status = i32::from(*code);
+                    }
+                }
+            }
+        }
+        span.end();
+        let read = tracer.one();
+        prop_assert_eq!(&read.name, &name);
+        let read_attributes: BTreeMap<_, _> =
+            read.attributes.iter().map(|kv| (kv.key.clone(), kv.value.clone().expect("a value"))).collect();
+        prop_assert_eq!(read_attributes.len(), read.attributes.len());
+        prop_assert_eq!(read_attributes, attributes);
+        let read_events: Vec<_> = read.events.iter().map(|event| {
+            let attributes: Vec<_> = event.attributes.iter()
+                .map(|kv| (kv.key.clone(), kv.value.clone().expect("a value"))).collect();
+            (event.name.clone(), attributes)
+        }).collect();
+        prop_assert_eq!(read_events, events);
+        prop_assert_eq!(read.status.map_or(0, |status| status.code), status);
+        prop_assert_eq!(read.dropped_attributes_count + read.dropped_events_count, 0);
+    }
+}
