@@ -163,8 +163,9 @@ impl Baggage {
 
     /// The last member of this name.
     pub fn member(&self, name: &str) -> Option<BaggageMember<'_>> {
+        let is_named = |member: &&str| member.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
         // The specification lets members of one name stand side by side; who wrote last is taken to know best.
-        self.text.rsplit(',').map(BaggageMember::of).find(|member| member.name == name && !name.is_empty())
+        self.text.rsplit(',').find(is_named).map(BaggageMember::of)
     }
 
     /// The members in their order.
@@ -248,20 +249,19 @@ impl BaggageParser {
         // The line and a comma before it; normalised text is never longer.
         self.text.reserve((rest.len() + 1).min(Baggage::MAX_BYTES));
         while !rest.is_empty() && self.members < Baggage::MAX_MEMBERS {
-            let before = self.text.len();
-            let (read, after) = self.member(rest);
-            let (kept, after) = match after {
+            let member = grammar::trim_start(rest, OWS);
+            let (read, after) = skip_member(member);
+            let (member, _) = member.split_at(member.len() - after.len());
+            let kept;
+            (kept, rest) = match after {
                 // What was cut in two is not known.
                 [] => (read && !cut, after),
                 [b',', after @ ..] => (read, after),
-                // A member that breaks the grammar, up to the next one.
-                _ => (false, after_comma(after)),
+                // It breaks the grammar; what follows its comma may not.
+                _ => (false, skip_past_comma(after)),
             };
-            rest = after;
-            if kept && self.text.len() > before && self.text.len() <= Baggage::MAX_BYTES {
-                self.members += 1;
-            } else {
-                self.text.truncate(before);
+            if kept {
+                self.keep(member);
             }
         }
     }
@@ -271,52 +271,66 @@ impl BaggageParser {
         Baggage { text: grammar::ascii(self.text) }
     }
 
-    /// Appends the member that the text begins with, as far as it is one: whether it is one, and the text behind it.
-    ///
-    /// `list-member = key OWS "=" OWS value *( OWS ";" OWS property )`, and white space around it.
+    /// Appends a member that follows the grammar, without its white space, if there is room for all of it.
     #[inline]
-    fn member<'a>(&mut self, text: &'a [u8]) -> (bool, &'a [u8]) {
-        let text = grammar::trim_start(text, OWS);
-        if let [] | [b',', ..] = text {
-            return (false, text);
-        }
-        if !self.text.is_empty() {
+    fn keep(&mut self, member: &[u8]) {
+        let before = self.text.len();
+        if before > 0 {
             self.text.push(b',');
         }
-        let (mut read, mut rest) = self.pair(text, true);
-        while read && let [b';', property @ ..] = rest {
-            self.text.push(b';');
-            (read, rest) = self.pair(grammar::trim_start(property, OWS), false);
+        // Names and values hold no white space, so whatever there is stands around them.
+        if member.iter().any(|&byte| grammar::is(byte, OWS)) {
+            self.text.extend(member.iter().filter(|&&byte| !grammar::is(byte, OWS)));
+        } else {
+            self.text.extend_from_slice(member);
         }
-        (read, rest)
+        if self.text.len() <= Baggage::MAX_BYTES {
+            self.members += 1;
+        } else {
+            self.text.truncate(before);
+        }
     }
+}
 
-    /// Appends `key OWS "=" OWS value`, or, unless a value has to be there, `key`: whether it is one, and the text behind it
-    /// and behind the white space that follows.
-    #[inline]
-    fn pair<'a>(&mut self, text: &'a [u8], value_required: bool) -> (bool, &'a [u8]) {
-        let (name, rest) = grammar::split_run(text, TOKEN);
-        self.text.extend_from_slice(name);
-        let rest = grammar::trim_start(rest, OWS);
-        let [b'=', rest @ ..] = rest else { return (!name.is_empty() && !value_required, rest) };
-        let (value, rest) = grammar::split_run(grammar::trim_start(rest, OWS), BAGGAGE_OCTET);
-        self.text.push(b'=');
-        self.text.extend_from_slice(value);
-        (!name.is_empty(), grammar::trim_start(rest, OWS))
+/// `list-member = key OWS "=" OWS value *( OWS ";" OWS property )`, and white space behind it: whether the text begins with
+/// one, and what follows it or the first byte that does not belong there.
+#[inline]
+fn skip_member(text: &[u8]) -> (bool, &[u8]) {
+    let (name, rest) = grammar::split_run(text, TOKEN);
+    let [b'=', rest @ ..] = grammar::trim_start(rest, OWS) else { return (false, rest) };
+    let mut rest = skip_value(rest);
+    while let [b';', property @ ..] = rest {
+        // `property = key OWS "=" OWS value` or `key OWS`
+        let (name, after) = grammar::split_run(grammar::trim_start(property, OWS), TOKEN);
+        if name.is_empty() {
+            return (false, after);
+        }
+        rest = match grammar::trim_start(after, OWS) {
+            [b'=', value @ ..] => skip_value(value),
+            after => after,
+        };
+    }
+    (!name.is_empty(), rest)
+}
+
+/// `OWS value OWS`, with `value = *baggage-octet`
+#[inline]
+fn skip_value(text: &[u8]) -> &[u8] {
+    let (_, rest) = grammar::split_run(grammar::trim_start(text, OWS), BAGGAGE_OCTET);
+    grammar::trim_start(rest, OWS)
+}
+
+fn skip_past_comma(text: &[u8]) -> &[u8] {
+    let comma = text.iter().position(|&byte| byte == b',').unwrap_or(text.len());
+    match text.split_at(comma) {
+        (_, [_, after @ ..]) => after,
+        _ => &[],
     }
 }
 
 /// `token = 1*tchar` (RFC 7230, 3.2.6).
 fn is_token(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|byte| grammar::is(byte, TOKEN))
-}
-
-fn after_comma(text: &[u8]) -> &[u8] {
-    let comma = text.iter().position(|&byte| byte == b',').unwrap_or(text.len());
-    match text.split_at(comma) {
-        (_, [_, after @ ..]) => after,
-        _ => &[],
-    }
 }
 
 /// Appends the value with every byte percent-encoded that cannot stand for itself.
