@@ -53,8 +53,7 @@ impl Pipeline {
             limits: config.limits,
             records,
             enabled: !config.disabled,
-            propagator: Propagator::from_names(config.propagators.iter().map(|name| name.as_str()))
-                .unwrap_or_else(|unknown| unknown.known()),
+            propagator: Propagator::from_names(&config.propagators),
             reports,
             worker: OnceLock::new(),
         }))

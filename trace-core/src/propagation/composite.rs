@@ -3,33 +3,42 @@
 use std::fmt;
 
 use super::{Extractor, Injector, baggage, trace_context};
-use crate::context::{Baggage, SpanContext, TraceState};
+use crate::config::PropagatorName;
+use crate::context::{Baggage, Context, SpanContext, TraceState};
 
 /// The formats by which the context enters and leaves a process, in the order in which they are asked.
 ///
-/// [`Propagator::default`] speaks what OpenTelemetry prescribes: [W3C Trace Context](trace_context) and [W3C Baggage](baggage).
-#[derive(Clone, Copy, PartialEq, Eq)]
+/// [`Propagator::default`] speaks what OpenTelemetry prescribes: [W3C Trace Context](trace_context) and
+/// [W3C Baggage](baggage). A carrier is an [`http::HeaderMap`], a string map, or whatever implements [`Extractor`] and
+/// [`Injector`]; so a context crosses a queue like a connection:
+///
+/// ```
+/// use std::collections::HashMap;
+/// use trace_core::{Baggage, Context, Propagator};
+///
+/// let propagator = Propagator::default();
+/// let received = HashMap::from([
+///     ("Traceparent", "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"),
+///     ("Baggage", "tenant.id=acme"),
+/// ]);
+/// let context = propagator.extract(&received);
+/// assert!(context.span_context().is_some_and(|caller| caller.is_sampled() && caller.is_remote()));
+/// assert_eq!(context.baggage().get("tenant.id").as_deref(), Some("acme"));
+///
+/// let mut message = HashMap::<String, String>::new();
+/// propagator.inject(&context, &mut message);
+/// assert_eq!(message["traceparent"], "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+/// assert_eq!(message["baggage"], "tenant.id=acme");
+/// assert!(!message.contains_key("tracestate"), "an empty header is never sent");
+/// ```
+#[derive(Clone, PartialEq, Eq)]
 pub struct Propagator {
-    /// Each format at most once, from the front.
-    formats: [Option<Format>; Format::ALL.len()],
-}
-
-/// Names in a list of formats that stand for none.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UnknownPropagators {
-    names: Vec<String>,
-    known: Propagator,
-}
-
-/// One way to write a context down.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Format {
-    TraceContext,
-    Baggage,
+    /// Each format at most once.
+    formats: Vec<PropagatorName>,
 }
 
 /// What the formats found in a carrier.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Found {
     span: Option<SpanContext>,
     state: TraceState,
@@ -37,108 +46,88 @@ struct Found {
 }
 
 impl Propagator {
-    /// No format: nothing is read, nothing is written.
+    /// No format: nothing is read, nothing is written (`OTEL_PROPAGATORS=none`).
     pub const fn none() -> Self {
-        Self { formats: [None; Format::ALL.len()] }
+        Self { formats: Vec::new() }
     }
 
-    /// The formats of these names, as `OTEL_PROPAGATORS` lists them: `tracecontext`, `baggage`, or `none`.
-    ///
-    /// Case and white space do not matter, a name given twice counts once, and empty names count as not given.
-    ///
-    /// # Errors
-    ///
-    /// If a name is not known; the error holds the [rest of the list](UnknownPropagators::known).
-    pub fn from_names<N: AsRef<str>>(names: impl IntoIterator<Item = N>) -> Result<Self, UnknownPropagators> {
-        let mut known = Self::none();
-        let mut unknown = Vec::new();
+    /// These formats, in this order; a name given twice counts once.
+    pub fn from_names(names: &[PropagatorName]) -> Self {
+        let mut formats = Vec::new();
         for name in names {
-            let name = name.as_ref().trim();
-            match Format::ALL.into_iter().find(|format| format.name().eq_ignore_ascii_case(name)) {
-                Some(format) => known.add(format),
-                None if name.is_empty() || name.eq_ignore_ascii_case("none") => {}
-                None => unknown.push(name.to_owned()),
+            if !formats.contains(name) {
+                formats.push(*name);
             }
         }
-        if unknown.is_empty() { Ok(known) } else { Err(UnknownPropagators { names: unknown, known }) }
+        Self { formats }
     }
 
-    /// The names of the headers that an injection may write.
-    pub fn fields(&self) -> impl Iterator<Item = &'static str> + use<> {
-        self.formats.into_iter().flatten().flat_map(Format::fields).copied()
-    }
-
-    fn add(&mut self, format: Format) {
-        if !self.formats.contains(&Some(format))
-            && let Some(free) = self.formats.iter_mut().find(|place| place.is_none())
-        {
-            *free = Some(format);
-        }
-    }
-}
-
-impl Format {
-    const ALL: [Self; 2] = [Self::TraceContext, Self::Baggage];
-
-    /// Its name in `OTEL_PROPAGATORS`.
-    const fn name(self) -> &'static str {
-        match self {
-            Self::TraceContext => "tracecontext",
-            Self::Baggage => "baggage",
-        }
-    }
-
-    const fn fields(self) -> &'static [&'static str] {
-        match self {
-            Self::TraceContext => &[trace_context::TRACEPARENT, trace_context::TRACESTATE],
-            Self::Baggage => &[baggage::BAGGAGE],
-        }
-    }
-
-    #[inline]
-    fn extract(self, carrier: &(impl Extractor + ?Sized), found: &mut Found) {
-        match self {
-            Self::TraceContext => {
-                if let Some((span, state)) = trace_context::extract(carrier) {
-                    found.span = Some(span);
-                    found.state = state;
+    /// What came with a request or a message; where nothing valid came, a context of no trace, in which a new one starts.
+    ///
+    /// Baggage counts without a trace. Nothing that a caller sends makes this fail, and the work is bounded, whatever was
+    /// sent: see [`TraceState`] and [`Baggage`] for what is dropped beyond their limits.
+    pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
+        let mut found = Found::default();
+        for format in &self.formats {
+            match format {
+                PropagatorName::TraceContext => {
+                    if let Some((span, state)) = trace_context::extract(carrier) {
+                        found.span = Some(span);
+                        found.state = state;
+                    }
                 }
+                PropagatorName::Baggage => found.baggage = baggage::extract(carrier),
             }
-            Self::Baggage => found.baggage = baggage::extract(carrier),
+        }
+        match found.span {
+            Some(span) => Context::from_remote(span, found.state, found.baggage),
+            None if found.baggage.is_empty() => Context::new(),
+            None => Context::new().with_baggage(found.baggage),
         }
     }
-}
 
-impl UnknownPropagators {
-    /// The names that are not known.
-    pub fn names(&self) -> &[String] {
-        &self.names
+    /// Sends the context along: the ids of its span, its tracestate and its baggage.
+    ///
+    /// What the carrier holds from elsewhere is replaced; a context of no trace leaves it as it is. No empty header is
+    /// written.
+    pub fn inject(&self, context: &Context, carrier: &mut (impl Injector + ?Sized)) {
+        for format in &self.formats {
+            match format {
+                PropagatorName::TraceContext => {
+                    if let Some(span) = context.span_context() {
+                        trace_context::inject(span, context.trace_state(), carrier);
+                    }
+                }
+                PropagatorName::Baggage => baggage::inject(context.baggage(), carrier),
+            }
+        }
     }
 
-    /// The formats of the other names of the list.
-    pub fn known(&self) -> Propagator {
-        self.known
+    /// The names of the headers that [`inject`](Self::inject) may write: what to remove from a carrier that has to cross a
+    /// border without its context.
+    pub fn fields(&self) -> impl Iterator<Item = &'static str> {
+        let fields = self.formats.iter().flat_map(|format| match format {
+            PropagatorName::TraceContext => {
+                [trace_context::TRACEPARENT, trace_context::TRACESTATE].as_slice()
+            }
+            PropagatorName::Baggage => &[baggage::BAGGAGE],
+        });
+        fields.copied()
     }
 }
 
 impl Default for Propagator {
     /// `tracecontext,baggage`.
     fn default() -> Self {
-        Self { formats: [Some(Format::TraceContext), Some(Format::Baggage)] }
+        Self::from_names(&[PropagatorName::TraceContext, PropagatorName::Baggage])
     }
 }
 
 impl fmt::Debug for Propagator {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.formats.iter().flatten()).finish()
+        f.debug_list().entries(&self.formats).finish()
     }
 }
 
-impl fmt::Display for UnknownPropagators {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "unknown propagators {:?}; known are none", self.names)?;
-        Format::ALL.iter().try_for_each(|format| write!(f, ", {}", format.name()))
-    }
-}
-
-impl std::error::Error for UnknownPropagators {}
+#[cfg(test)]
+mod tests;

@@ -10,4 +10,4 @@ mod composite;
 pub mod trace_context;
 
 pub use carrier::{Extractor, Injector};
-pub use composite::{Propagator, UnknownPropagators};
+pub use composite::Propagator;
