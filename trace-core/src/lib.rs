@@ -25,5 +25,5 @@ pub use id::{Hex, ParseIdError, SpanId, TraceId};
 pub use pipeline::{Tracer, TracerBuilder, Traces, init, tracer, try_init};
 pub use propagation::{Extractor, Injector, Propagator};
 pub use resource::Resource;
-pub use span::{Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanRef, StatusCode, Value, display, span};
+pub use span::{Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanRef, StatusCode, Value, db, display, span};
 pub use telemetry::{DropReason, Dropped, Stats};

@@ -7,6 +7,7 @@
 mod attribute;
 mod builder;
 mod cell;
+pub mod db;
 mod kind;
 mod recorder;
 mod scope;

@@ -712,3 +712,51 @@ proptest! {
         prop_assert_eq!(read.dropped_attributes_count + read.dropped_events_count, 0);
     }
 }
+
+#[test]
+fn a_database_call_is_named_and_described_as_the_conventions_say() {
+    let tracer = Judged::new();
+    let query = db::query("postgresql").tracer(tracer.0);
+    query
+        .operation("SELECT")
+        .collection("orders")
+        .namespace("shop")
+        .text("SELECT * FROM orders WHERE id = 17 AND name = $1")
+        .server("db.internal", Some(5433))
+        .peer("10.0.0.7", Some(5433))
+        .batch_size(1)
+        .start()
+        .end();
+    query.summary("SELECT orders users").operation("SELECT").start().end();
+    query.operation("BEGIN").start().end();
+    query.stored_procedure("recount").batch_size(3).start().end();
+    query.server("db.internal", None).start().end();
+    query.start().end();
+    let spans = tracer.spans();
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["SELECT orders", "SELECT orders users", "BEGIN", "recount", "db.internal", "postgresql"]
+    );
+    let value = |key| attribute(&spans[0].attributes, key);
+    assert_eq!(value("db.system.name"), Some(&string("postgresql")));
+    assert_eq!(value("db.query.text"), Some(&string("SELECT * FROM orders WHERE id = ? AND name = $1")));
+    assert_eq!(value("db.namespace"), Some(&string("shop")));
+    assert_eq!(value("server.port"), Some(&int(5433)));
+    assert_eq!(value("network.peer.address"), Some(&string("10.0.0.7")));
+    assert_eq!(value("db.operation.batch.size"), None);
+    assert_eq!(attribute(&spans[3].attributes, "db.operation.batch.size"), Some(&int(3)));
+    assert!(spans.iter().all(|span| span.kind() == ProtoKind::Client));
+}
+
+#[test]
+fn a_database_error_has_its_code_as_its_type() {
+    let tracer = Judged::new();
+    db::query("sqlite").tracer(tracer.0).start().in_scope(|| {
+        db::record_error_code(&Context::current().span(), "1555");
+    });
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "db.response.status_code"), Some(&string("1555")));
+    assert_eq!(attribute(&read.attributes, "error.type"), Some(&string("1555")));
+    assert_eq!(read.status.expect("an error").code, 2);
+}
