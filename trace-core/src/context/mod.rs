@@ -112,6 +112,13 @@ impl Context {
         self.with_carried(Carried { trace_state, baggage })
     }
 
+    /// The same place, for spans of this tracer.
+    #[must_use]
+    pub const fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
     fn with_carried(mut self, carried: Carried) -> Self {
         let empty = carried.trace_state.is_empty() && carried.baggage.is_empty();
         self.carried = (!empty).then(|| Arc::new(carried));

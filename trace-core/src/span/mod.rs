@@ -72,6 +72,19 @@ impl Span {
         Self { context }
     }
 
+    /// A span that records nothing and stands for the given context as it is: for a middleware that leaves a request out,
+    /// but passes the trace on to what is done meanwhile.
+    ///
+    /// ```
+    /// use trace_core::{Context, Span};
+    ///
+    /// let here = Context::current();
+    /// Span::unrecorded(here).enter(|| { /* spans that start here are children of whoever called */ });
+    /// ```
+    pub fn unrecorded(context: Context) -> Self {
+        Self::inert(Context { recording: None, ..context })
+    }
+
     pub(crate) const fn recorded(context: Context) -> Self {
         debug_assert!(context.recording.is_some());
         Self { context }
@@ -129,9 +142,19 @@ impl Span {
     }
 
     /// Says that the work failed, and of which class the failure is: the status becomes `Error`, and `error.type` is
-    /// set. The class is a word of which there are few: an error code, the name of a type.
+    /// set; neither, where the status is `Ok`, which is final. The class is a word of which there are few: an error code, the name of a type.
     pub fn set_error(&mut self, error_type: &str) {
         self.record(|recorder, life| life.set_error(recorder, error_type));
+    }
+
+    /// As [`set_error`](Self::set_error), unless somebody who knew better said how the work went: for a middleware, whose
+    /// word is the last but not the best.
+    pub fn set_error_if_unset(&mut self, error_type: &str) {
+        self.record(|recorder, life| {
+            if recorder.status() == StatusCode::Unset {
+                life.set_error(recorder, error_type);
+            }
+        });
     }
 
     /// Says that the work failed with this error. What is recorded is the name of its type, never its text, which may
@@ -256,6 +279,9 @@ impl Life {
     }
 
     pub(crate) fn set_error(&self, recorder: &mut Recorder, error_type: &str) {
+        if recorder.status() == StatusCode::Ok {
+            return;
+        }
         let Self { pipeline, .. } = self;
         recorder.set_status(&pipeline.queue, StatusCode::Error, "");
         recorder.set_attribute(&pipeline.queue, &pipeline.limits, semconv::ERROR_TYPE, error_type.into());

@@ -201,6 +201,10 @@ impl Recorder {
         self.ended
     }
 
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
     pub(crate) fn set_name(&mut self, queue: &Queue, name: &str) {
         self.remove(self.name.start as usize);
         self.put_name(queue, name);
