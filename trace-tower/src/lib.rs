@@ -1,1 +1,10 @@
-//! Under construction.
+//! Tracing for [tower](https://docs.rs/tower) services over HTTP.
+
+pub mod call;
+pub mod conventions;
+pub mod server;
+
+#[doc(inline)]
+pub use call::{Call, Ending, Protocol, RequestHead, ServiceError};
+#[doc(inline)]
+pub use server::{ResponseBody, ResponseFuture, ServerTrace, ServerTraceLayer};

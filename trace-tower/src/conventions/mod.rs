@@ -1,0 +1,67 @@
+//! How OpenTelemetry's conventions want the parts of a request to be told, for every adapter alike.
+//!
+//! [Semantic conventions for HTTP spans](https://opentelemetry.io/docs/specs/semconv/http/http-spans/), version 1.44.
+
+mod error;
+mod method;
+mod server_address;
+mod text;
+mod url;
+
+use http::{HeaderMap, HeaderName, HeaderValue, Version};
+use trace_core::{Context, SpanContext, Tracer};
+
+pub use self::error::ErrorType;
+pub use self::method::{KnownMethods, MethodName};
+pub use self::server_address::ServerAddress;
+pub use self::text::{IpText, SpanName, header_text, panic_message};
+pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
+
+/// The protocol's version as `network.protocol.version` has it: `1.1`, `2`.
+pub const fn protocol_version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_09 => Some("0.9"),
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        Version::HTTP_3 => Some("3"),
+        _ => None,
+    }
+}
+
+/// The context that a request is served in: what its caller sent.
+///
+/// A span of this process that is current already stands between the caller and this request, if it is of the same
+/// trace or the request tells of none: then that span is the parent. So a layer inside a layer makes a child, and not a
+/// second trace.
+pub fn caller_context(tracer: Tracer, headers: &HeaderMap) -> Context {
+    let caller = tracer.propagator().extract(headers);
+    let here = Context::current();
+    match (here.span_context(), caller.span_context()) {
+        (Some(local), None) if !local.is_remote() => here,
+        (Some(local), Some(remote)) if !local.is_remote() && local.trace_id() == remote.trace_id() => here,
+        _ => caller,
+    }
+}
+
+/// Tells the caller which trace its request is in: `server-timing: trace;desc=00-…`, beside what the service itself says
+/// in that header, and the bare trace id in a header of its own.
+///
+/// [W3C Trace Context, response headers (editor's draft)](https://w3c.github.io/trace-context/#trace-context-http-response-headers-format)
+pub fn put_response_headers(span: SpanContext, trace_id_header: &HeaderName, headers: &mut HeaderMap) {
+    const SERVER_TIMING: HeaderName = HeaderName::from_static("server-timing");
+    const PREFIX: &[u8] = b"trace;desc=";
+    let traceparent = trace_core::propagation::trace_context::format(span);
+    let mut timing = [0; PREFIX.len() + 55];
+    timing[..PREFIX.len()].copy_from_slice(PREFIX);
+    timing[PREFIX.len()..].copy_from_slice(traceparent.as_bytes());
+    if let Ok(value) = HeaderValue::from_bytes(&timing) {
+        headers.append(SERVER_TIMING, value);
+    }
+    if let Ok(value) = HeaderValue::from_str(&span.trace_id().to_hex()) {
+        headers.insert(trace_id_header, value);
+    }
+}
+
+#[cfg(test)]
+mod tests;

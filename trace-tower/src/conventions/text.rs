@@ -1,0 +1,146 @@
+//! Texts that are made without allocating.
+
+use std::any::Any;
+use std::fmt::{self, Write};
+use std::net::IpAddr;
+use std::ops::Deref;
+
+use http::HeaderValue;
+
+/// The longest name of a span that is made on the stack: longer than any method and nearly every route.
+const STACK: usize = 128;
+
+/// `{method} {target}`, or the method alone.
+#[derive(Clone)]
+pub struct SpanName(Made);
+
+#[derive(Clone)]
+enum Made {
+    Stack { text: [u8; STACK], length: usize },
+    Heap(String),
+}
+
+impl SpanName {
+    /// Joins the parts of a name.
+    #[inline]
+    pub fn new(method: &str, target: Option<&str>) -> Self {
+        let Some(target) = target else { return Self::join(method, "", "") };
+        Self::join(method, " ", target)
+    }
+
+    #[inline]
+    fn join(method: &str, space: &str, target: &str) -> Self {
+        let length = method.len() + space.len() + target.len();
+        if length > STACK {
+            return Self(Made::Heap([method, space, target].concat()));
+        }
+        let mut text = [0; STACK];
+        let mut at = 0;
+        for part in [method, space, target] {
+            text[at..at + part.len()].copy_from_slice(part.as_bytes());
+            at += part.len();
+        }
+        Self(Made::Stack { text, length })
+    }
+}
+
+impl Deref for SpanName {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        match &self.0 {
+            Made::Stack { text, length } => {
+                std::str::from_utf8(&text[..*length]).expect("whole texts were joined")
+            }
+            Made::Heap(text) => text,
+        }
+    }
+}
+
+impl fmt::Debug for SpanName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// A header's value as text. A header may hold any bytes, an attribute only Unicode: what is none becomes `�`.
+pub fn header_text(value: &HeaderValue) -> impl fmt::Display {
+    struct Text<'a>(&'a [u8]);
+
+    impl fmt::Display for Text<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            for chunk in self.0.utf8_chunks() {
+                f.write_str(chunk.valid())?;
+                if !chunk.invalid().is_empty() {
+                    f.write_str("\u{fffd}")?;
+                }
+            }
+            Ok(())
+        }
+    }
+
+    Text(value.as_bytes())
+}
+
+/// An IP address as text; one of IPv4 that came in IPv6's clothes is shown without them.
+#[derive(Clone, Copy)]
+pub struct IpText(Letters<45>);
+
+impl IpText {
+    /// Writes the address.
+    pub fn new(address: IpAddr) -> Self {
+        let mut text = Letters::new();
+        // 45 letters are the longest that an address may have.
+        let _ = write!(text, "{}", address.to_canonical());
+        Self(text)
+    }
+}
+
+impl Deref for IpText {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        self.0.as_str()
+    }
+}
+
+impl fmt::Debug for IpText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        (**self).fmt(f)
+    }
+}
+
+/// What a panic says, if it was a text.
+pub fn panic_message<'a>(panic: &'a (dyn Any + Send)) -> Option<&'a str> {
+    match panic.downcast_ref::<&'static str>() {
+        Some(message) => Some(message),
+        None => panic.downcast_ref::<String>().map(String::as_str),
+    }
+}
+
+/// A short text on the stack. What does not fit is an error, and is left out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) struct Letters<const N: usize> {
+    text: [u8; N],
+    length: usize,
+}
+
+impl<const N: usize> Letters<N> {
+    pub(super) const fn new() -> Self {
+        Self { text: [0; N], length: 0 }
+    }
+
+    pub(super) fn as_str(&self) -> &str {
+        // Only whole texts are written.
+        std::str::from_utf8(&self.text[..self.length]).unwrap_or_default()
+    }
+}
+
+impl<const N: usize> Write for Letters<N> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let end = self.length + text.len();
+        self.text.get_mut(self.length..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.length = end;
+        Ok(())
+    }
+}

@@ -1,0 +1,218 @@
+//! URLs without what should not leave: the values of queries, names and passwords.
+
+use std::fmt;
+use std::sync::Arc;
+
+use http::Uri;
+
+use super::ServerAddress;
+
+const REDACTED: &str = "REDACTED";
+
+/// The keys whose values the conventions want to be kept back.
+const SENSITIVE_KEYS: [&str; 7] = [
+    "X-Amz-Signature",
+    "X-Amz-Credential",
+    "X-Amz-Security-Token",
+    "AWSAccessKeyId",
+    "Signature",
+    "sig",
+    "X-Goog-Signature",
+];
+
+/// Which values of a query are kept back: they become `REDACTED`, and their keys stay.
+///
+/// By default it is all of them.
+#[derive(Clone, Debug, Default)]
+pub struct QueryRedaction {
+    rule: Rule,
+}
+
+#[derive(Clone, Debug)]
+enum Rule {
+    AllBut(Arc<[String]>),
+    Only(Arc<[String]>),
+    Conventions,
+}
+
+impl Default for Rule {
+    fn default() -> Self {
+        Self::AllBut(Arc::default())
+    }
+}
+
+impl QueryRedaction {
+    /// All values but those of these keys.
+    pub fn all_but<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self { rule: Rule::AllBut(keys.into_iter().map(Into::into).collect()) }
+    }
+
+    /// The values of these keys only.
+    pub fn only<K: Into<String>>(keys: impl IntoIterator<Item = K>) -> Self {
+        Self { rule: Rule::Only(keys.into_iter().map(Into::into).collect()) }
+    }
+
+    /// The values that the conventions name: `X-Amz-Signature`, `X-Amz-Credential`, `X-Amz-Security-Token`,
+    /// `AWSAccessKeyId`, `Signature`, `sig` and `X-Goog-Signature`.
+    pub const fn conventions() -> Self {
+        Self { rule: Rule::Conventions }
+    }
+
+    /// A query without what this keeps back.
+    pub const fn query<'a>(&'a self, query: &'a str) -> RedactedQuery<'a> {
+        RedactedQuery { query, redaction: self }
+    }
+
+    /// A URI without what this keeps back.
+    pub fn uri<'a>(&'a self, uri: &'a Uri) -> RedactedUrl<'a> {
+        RedactedUrl {
+            scheme: uri.scheme_str(),
+            authority: uri.authority().map(|authority| authority.as_str()),
+            path: uri.path(),
+            query: uri.query(),
+            redaction: self,
+        }
+    }
+
+    /// A URL, absolute or not, without what this keeps back. Its fragment is left out: it is not sent anyway.
+    pub fn url<'a>(&'a self, url: &'a str) -> RedactedUrl<'a> {
+        let url = url.split_once('#').map_or(url, |(url, _)| url);
+        let (url, query) = url.split_once('?').map_or((url, None), |(url, query)| (url, Some(query)));
+        let (scheme, authority, path) = match url.split_once("://") {
+            Some((scheme, rest)) => {
+                let end = rest.find('/').unwrap_or(rest.len());
+                (Some(scheme), Some(&rest[..end]), &rest[end..])
+            }
+            None => (None, None, url),
+        };
+        RedactedUrl { scheme, authority, path, query, redaction: self }
+    }
+
+    fn keeps_back(&self, key: &str) -> bool {
+        match &self.rule {
+            // As it is written: a key in disguise is not on the list, and its value is kept back.
+            Rule::AllBut(keys) => !keys.iter().any(|listed| listed == key),
+            // As it is meant: a key in disguise is still on the list.
+            Rule::Only(keys) => keys.iter().any(|listed| decodes_to(key, listed)),
+            Rule::Conventions => SENSITIVE_KEYS.iter().any(|listed| decodes_to(key, listed)),
+        }
+    }
+}
+
+/// The query of a URL, to be written without what is kept back.
+#[derive(Clone, Copy, Debug)]
+pub struct RedactedQuery<'a> {
+    query: &'a str,
+    redaction: &'a QueryRedaction,
+}
+
+impl fmt::Display for RedactedQuery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Neighbours that stay as they are are written as one piece.
+        let mut written = 0;
+        let mut at = 0;
+        for pair in self.query.split('&') {
+            let end = at + pair.len();
+            if let Some((key, _)) = pair.split_once('=')
+                && self.redaction.keeps_back(key)
+            {
+                f.write_str(&self.query[written..at + key.len() + 1])?;
+                f.write_str(REDACTED)?;
+                written = end;
+            }
+            at = end + 1;
+        }
+        f.write_str(&self.query[written..])
+    }
+}
+
+/// A URL, to be written without what is kept back.
+#[derive(Clone, Copy, Debug)]
+pub struct RedactedUrl<'a> {
+    scheme: Option<&'a str>,
+    authority: Option<&'a str>,
+    path: &'a str,
+    query: Option<&'a str>,
+    redaction: &'a QueryRedaction,
+}
+
+impl<'a> RedactedUrl<'a> {
+    /// The same URL, with these where it has none of its own: for a request that names its server only in `Host`.
+    #[must_use]
+    pub fn or_at(mut self, scheme: &'a str, authority: Option<&'a str>) -> Self {
+        self.scheme = self.scheme.or(Some(scheme));
+        self.authority = self.authority.or(authority);
+        self
+    }
+
+    /// The scheme.
+    pub const fn scheme(&self) -> Option<&'a str> {
+        self.scheme
+    }
+
+    /// The server.
+    pub fn server(&self) -> Option<ServerAddress<'a>> {
+        ServerAddress::parse(self.authority?.as_bytes())
+    }
+}
+
+impl fmt::Display for RedactedUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(authority) = self.authority {
+            if let Some(scheme) = self.scheme {
+                f.write_str(scheme)?;
+                f.write_str(":")?;
+            }
+            f.write_str("//")?;
+            match authority.rsplit_once('@') {
+                Some((_, host)) => {
+                    f.write_str("REDACTED:REDACTED@")?;
+                    f.write_str(host)?;
+                }
+                None => f.write_str(authority)?,
+            }
+        }
+        f.write_str(self.path)?;
+        if let Some(query) = self.query {
+            f.write_str("?")?;
+            self.redaction.query(query).fmt(f)?;
+        }
+        Ok(())
+    }
+}
+
+/// Whether a percent-encoded text says this.
+fn decodes_to(encoded: &str, text: &str) -> bool {
+    let mut encoded = encoded.bytes();
+    let mut text = text.bytes();
+    loop {
+        let byte = match encoded.next() {
+            Some(b'%') => {
+                let mut ahead = encoded.clone();
+                match (ahead.next().and_then(hex), ahead.next().and_then(hex)) {
+                    (Some(high), Some(low)) => {
+                        encoded = ahead;
+                        Some(high << 4 | low)
+                    }
+                    _ => Some(b'%'),
+                }
+            }
+            byte => byte,
+        };
+        if byte != text.next() {
+            return false;
+        }
+        if byte.is_none() {
+            return true;
+        }
+    }
+}
+
+const fn hex(digit: u8) -> Option<u8> {
+    match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        b'A'..=b'F' => Some(digit - b'A' + 10),
+        _ => None,
+    }
+}

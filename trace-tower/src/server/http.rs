@@ -1,0 +1,206 @@
+//! What the conventions want to know of an HTTP request that is served.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use ::http::{Extensions, HeaderName, StatusCode, Uri, header, response};
+use trace_core::{Scope, Span, SpanKind, Tracer, display, semconv};
+
+use crate::call::{Call, Ending, Protocol, RequestHead};
+use crate::conventions::{
+    IpText, KnownMethods, MethodName, QueryRedaction, ServerAddress, SpanName, caller_context, header_text,
+    panic_message, protocol_version, put_response_headers,
+};
+
+static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+
+/// HTTP as a server sees it, with the options of [`ServerTraceLayer`](super::ServerTraceLayer).
+#[derive(Clone, Debug, Default)]
+pub struct HttpServer {
+    options: Arc<Options>,
+}
+
+#[derive(Clone)]
+pub(super) struct Options {
+    pub(super) tracer: Option<Tracer>,
+    pub(super) scope: &'static Scope,
+    pub(super) scheme: Option<&'static str>,
+    pub(super) methods: KnownMethods,
+    pub(super) query: QueryRedaction,
+    pub(super) filter: Option<Arc<Filter>>,
+    pub(super) ignored_paths: Vec<String>,
+    pub(super) response_headers: bool,
+    pub(super) trace_id_header: HeaderName,
+    pub(super) panic_messages: bool,
+    pub(super) route: fn(&Extensions) -> Option<&str>,
+    pub(super) original_uri: fn(&Extensions) -> Option<&Uri>,
+    pub(super) peer: fn(&Extensions) -> Option<SocketAddr>,
+}
+
+pub(super) type Filter = dyn Fn(&RequestHead<'_>) -> bool + Send + Sync;
+
+/// A request that is being served.
+#[derive(Debug)]
+pub struct HttpServerCall {
+    status: Option<StatusCode>,
+    /// Where the trace id goes, if the caller is to be told.
+    trace_id_header: Option<HeaderName>,
+    panic_messages: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tracer: None,
+            scope: &SCOPE,
+            scheme: None,
+            methods: KnownMethods::default(),
+            query: QueryRedaction::default(),
+            filter: None,
+            ignored_paths: Vec::new(),
+            response_headers: false,
+            trace_id_header: HeaderName::from_static("x-trace-id"),
+            panic_messages: false,
+            route: |_| None,
+            original_uri: |_| None,
+            peer: |_| None,
+        }
+    }
+}
+
+impl HttpServer {
+    pub(super) fn options_mut(&mut self) -> &mut Options {
+        Arc::make_mut(&mut self.options)
+    }
+}
+
+impl Protocol for HttpServer {
+    type Call = HttpServerCall;
+
+    #[inline]
+    fn start(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
+        let options = &*self.options;
+        let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
+        let caller = caller_context(tracer, request.headers);
+        let mut call =
+            HttpServerCall { status: None, trace_id_header: None, panic_messages: options.panic_messages };
+        let uri = (options.original_uri)(request.extensions).unwrap_or(request.uri);
+        if options.leaves_out(&request, uri) {
+            return (Span::unrecorded(caller.with_tracer(tracer)), call);
+        }
+        if options.response_headers {
+            call.trace_id_header = Some(options.trace_id_header.clone());
+        }
+        let method = options.methods.name(request.method);
+        let route = (options.route)(request.extensions);
+        let name = SpanName::new(method.in_span_name(), route);
+        let mut span = tracer.span(&name).kind(SpanKind::Server).scope(options.scope).parent(&caller).start();
+        if span.is_recording() {
+            options.note(&mut span, &request, uri, method, route);
+        }
+        (span, call)
+    }
+}
+
+impl Options {
+    fn leaves_out(&self, request: &RequestHead<'_>, uri: &Uri) -> bool {
+        self.ignored_paths.iter().any(|path| path == uri.path())
+            || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
+    }
+
+    #[inline]
+    fn note(
+        &self,
+        span: &mut Span,
+        request: &RequestHead<'_>,
+        uri: &Uri,
+        method: MethodName<'_>,
+        route: Option<&str>,
+    ) {
+        span.set_attribute(semconv::HTTP_REQUEST_METHOD, method.attribute());
+        if let Some(original) = method.original() {
+            span.set_attribute(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
+        }
+        if let Some(route) = route {
+            span.set_attribute(semconv::HTTP_ROUTE, route);
+        }
+        span.set_attribute(semconv::URL_PATH, uri.path());
+        let scheme = self.scheme.or_else(|| uri.scheme_str()).unwrap_or("http");
+        span.set_attribute(semconv::URL_SCHEME, scheme);
+        if let Some(query) = uri.query() {
+            span.set_attribute(semconv::URL_QUERY, display(&self.query.query(query)));
+        }
+        if let Some(server) = ServerAddress::of_request(uri, request.headers) {
+            span.set_attribute(semconv::SERVER_ADDRESS, server.host);
+            if let Some(port) = server.port_or_default(scheme) {
+                span.set_attribute(semconv::SERVER_PORT, port);
+            }
+        }
+        if let Some(peer) = (self.peer)(request.extensions) {
+            let address = IpText::new(peer.ip());
+            span.set_attribute(semconv::CLIENT_ADDRESS, &*address);
+            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*address);
+            span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
+        }
+        if let Some(version) = protocol_version(request.version) {
+            span.set_attribute(semconv::NETWORK_PROTOCOL_VERSION, version);
+        }
+        if let Some(agent) = request.headers.get(header::USER_AGENT) {
+            match std::str::from_utf8(agent.as_bytes()) {
+                Ok(agent) => span.set_attribute(semconv::USER_AGENT_ORIGINAL, agent),
+                Err(_) => span.set_attribute(semconv::USER_AGENT_ORIGINAL, display(&header_text(agent))),
+            }
+        }
+    }
+}
+
+impl Call for HttpServerCall {
+    #[inline]
+    fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
+        if let Some(name) = &self.trace_id_header
+            && let Some(context) = span.span_context()
+        {
+            put_response_headers(context, name, &mut response.headers);
+        }
+        if span.is_recording() {
+            self.status = Some(response.status);
+            span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
+        }
+    }
+
+    #[inline]
+    fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
+        if let Ending::Panicked(panic) = ending {
+            let message = self.panic_messages.then(|| panic_message(panic)).flatten();
+            let attributes = [
+                (semconv::EXCEPTION_TYPE, "panic".into()),
+                (semconv::EXCEPTION_MESSAGE, message.unwrap_or_default().into()),
+            ];
+            span.add_event("exception", &attributes[..1 + usize::from(message.is_some())]);
+        }
+        match ending.error_type() {
+            Some(error_type) => span.set_error_if_unset(&error_type),
+            None => {
+                if let Some(status) = self.status.filter(StatusCode::is_server_error) {
+                    span.set_error_if_unset(status.as_str());
+                }
+            }
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("tracer", &self.tracer)
+            .field("scheme", &self.scheme)
+            .field("methods", &self.methods)
+            .field("query", &self.query)
+            .field("filter", &self.filter.is_some())
+            .field("ignored_paths", &self.ignored_paths)
+            .field("response_headers", &self.response_headers)
+            .field("trace_id_header", &self.trace_id_header)
+            .finish_non_exhaustive()
+    }
+}
