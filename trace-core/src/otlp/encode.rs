@@ -6,6 +6,8 @@
 
 use std::fmt::{self, Write};
 
+use super::tail::Tail;
+pub(crate) use super::tail::len_field_len;
 use super::wire::{fixed64_tag, len_tag, put_varint, varint_len, varint_tag};
 use crate::span::Value;
 
@@ -28,6 +30,41 @@ const VALUES: u8 = len_tag(1);
 /// How deep arrays and maps may lie in each other: readers of protobuf give up at a hundred messages, and a value
 /// takes two for each level. What lies deeper is left empty.
 const DEPTH_MAX: usize = 16;
+
+/// The longest key and text of which each length, and those of the fields around them, are one byte.
+pub(crate) const SHORT: usize = 59;
+
+/// What tags and lengths take around a short key and value.
+pub(crate) const SHORT_HEADS: usize = 8;
+
+/// Writes a `KeyValue` as the field `tag`, with a key and a value (a text, a number, a truth value) of at most
+/// [`SHORT`] bytes: every length is one byte, and the four before the value are written at once.
+#[inline(always)]
+pub(crate) fn put_short_key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value<'_>) {
+    let value_len = match value {
+        Value::Str(text) => 2 + text.len(),
+        Value::I64(number) => 1 + varint_len(*number as u64),
+        _ => 2,
+    };
+    debug_assert!(key.len() <= SHORT && value_len <= SHORT + 2);
+    let mut tail = Tail::new(out);
+    // None of these lengths is above 127.
+    tail.array([tag, (4 + key.len() + value_len) as u8, KEY, key.len() as u8]);
+    tail.bytes(key.as_bytes());
+    match value {
+        Value::Str(text) => {
+            tail.array([VALUE, value_len as u8, STRING, text.len() as u8]);
+            tail.bytes(text.as_bytes());
+        }
+        Value::I64(number) => {
+            tail.array([VALUE, value_len as u8, INT]);
+            tail.varint(*number as u64);
+        }
+        Value::Bool(truth) => tail.array([VALUE, value_len as u8, BOOL, u8::from(*truth)]),
+        _ => tail.array([VALUE, 2, STRING, 0]),
+    }
+    tail.finish();
+}
 
 /// The bytes of a `KeyValue` field with the given key and value, its own tag and length included.
 #[inline]
@@ -64,12 +101,6 @@ pub(crate) fn put_head(out: &mut Vec<u8>, tag: u8, len: usize) {
         out.push(tag);
         put_varint(out, len as u64);
     }
-}
-
-/// The bytes of a length-delimited field with a one-byte tag.
-#[inline]
-pub(crate) const fn len_field_len(content: usize) -> usize {
-    if content < 0x80 { 2 + content } else { 1 + varint_len(content as u64) + content }
 }
 
 #[inline]

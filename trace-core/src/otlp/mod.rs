@@ -6,6 +6,7 @@ pub(crate) mod encode;
 mod reader;
 #[cfg(test)]
 pub(crate) mod sample;
+pub(crate) mod tail;
 mod tree;
 mod value;
 pub(crate) mod wire;

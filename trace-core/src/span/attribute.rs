@@ -18,7 +18,7 @@ pub struct Key<'a> {
 pub(crate) struct Known(u8);
 
 impl Known {
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn bit(self) -> u64 {
         1 << self.0
     }
@@ -33,18 +33,18 @@ impl Key<'static> {
 
 impl<'a> Key<'a> {
     /// A key of any name.
-    #[inline]
+    #[inline(always)]
     pub const fn new(name: &'a str) -> Self {
         Self { name, known: None }
     }
 
     /// The name.
-    #[inline]
+    #[inline(always)]
     pub const fn as_str(&self) -> &'a str {
         self.name
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) const fn known_as(&self) -> Option<Known> {
         self.known
     }
@@ -57,14 +57,14 @@ impl fmt::Debug for Key<'_> {
 }
 
 impl<'a> From<&'a str> for Key<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(name: &'a str) -> Self {
         Self::new(name)
     }
 }
 
 impl<'a> From<&'a String> for Key<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(name: &'a String) -> Self {
         Self::new(name)
     }
@@ -119,7 +119,7 @@ pub fn display(value: &dyn fmt::Display) -> Value<'_> {
 macro_rules! value_from {
     ($($from:ty => $variant:ident),* $(,)?) => {$(
         impl<'a> From<$from> for Value<'a> {
-            #[inline]
+            #[inline(always)]
             fn from(value: $from) -> Self {
                 Self::$variant(value.into())
             }
@@ -143,7 +143,7 @@ value_from! {
 macro_rules! value_from_wide {
     ($($from:ty),*) => {$(
         impl From<$from> for Value<'_> {
-            #[inline]
+            #[inline(always)]
             fn from(value: $from) -> Self {
                 Self::I64(i64::try_from(value).unwrap_or(i64::MAX))
             }
@@ -154,7 +154,7 @@ macro_rules! value_from_wide {
 value_from_wide!(u64, usize, u128);
 
 impl From<isize> for Value<'_> {
-    #[inline]
+    #[inline(always)]
     fn from(value: isize) -> Self {
         // No platform has an `isize` of more than 64 bits.
         Self::I64(value as i64)
@@ -162,28 +162,28 @@ impl From<isize> for Value<'_> {
 }
 
 impl<'a> From<&'a String> for Value<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(value: &'a String) -> Self {
         Self::Str(value)
     }
 }
 
 impl<'a, const N: usize> From<&'a [&'a str; N]> for Value<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(value: &'a [&'a str; N]) -> Self {
         Self::StrArray(value)
     }
 }
 
 impl<'a, const N: usize> From<&'a [i64; N]> for Value<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(value: &'a [i64; N]) -> Self {
         Self::I64Array(value)
     }
 }
 
 impl<'a> From<&'a fmt::Arguments<'a>> for Value<'a> {
-    #[inline]
+    #[inline(always)]
     fn from(value: &'a fmt::Arguments<'a>) -> Self {
         Self::Format(value)
     }

@@ -212,7 +212,7 @@ impl<'a> SpanBuilder<'a> {
             kind: self.kind,
             unix_nanos,
         };
-        cell.recorder().start(&pipeline.queue, &start);
+        cell.recorder().start(&pipeline.queue, &pipeline.limits, &start);
         let life = Life { pipeline, anchor, scope: self.scope, local_root };
         context.recording = Some(Recording::new(cell, life));
         Span::recorded(context)

@@ -13,8 +13,8 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
-use super::Scope;
 use super::recorder::Recorder;
+use super::{Key, Scope, Value};
 use crate::clock::Anchor;
 use crate::pipeline::Pipeline;
 
@@ -55,6 +55,7 @@ impl SpanCell {
         self.recorder().reset()
     }
 
+    #[inline(always)]
     pub(crate) fn recorder(&mut self) -> &mut Recorder {
         self.recorder.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
@@ -102,6 +103,28 @@ impl Recording {
             return f(cell.recorder(), &life);
         }
         self.with(f)
+    }
+
+    /// Sets an attribute: what is done most, and so without a detour.
+    #[inline(always)]
+    pub(crate) fn set_attribute(&mut self, key: Key<'_>, value: Value<'_>) {
+        if !self.is_unique() {
+            return self.set_attribute_shared(key, value);
+        }
+        // SAFETY: as in `with_mut`.
+        let cell = unsafe { self.cell.as_mut() };
+        let Some(Life { pipeline, .. }) = cell.life else { return };
+        cell.recorder().set_attribute(&pipeline.queue, key, value);
+    }
+
+    /// As [`set_attribute`](Self::set_attribute), behind the lock.
+    #[inline(never)]
+    pub(crate) fn set_attribute_shared(&self, key: Key<'_>, value: Value<'_>) {
+        self.with(|recorder, life| {
+            if !recorder.is_ended() {
+                recorder.set_attribute(&life.pipeline.queue, key, value);
+            }
+        });
     }
 
     /// The recorder, behind its lock.

@@ -92,20 +92,17 @@ impl Span {
 
     /// Sets an attribute. A key that is set already gets the new value.
     #[must_use = "a span ends when it is dropped"]
-    #[inline]
+    #[inline(always)]
     pub fn attribute<'a>(mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) -> Self {
         self.set_attribute(key, value);
         self
     }
 
     /// Sets an attribute. A key that is set already gets the new value.
-    #[inline]
+    #[inline(always)]
     pub fn set_attribute<'a>(&mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) {
-        if self.is_recording() {
-            let (key, value) = (key.into(), value.into());
-            self.record(|recorder, life| {
-                recorder.set_attribute(&life.pipeline.queue, &life.pipeline.limits, key, value);
-            });
+        if let Some(recording) = &mut self.context.recording {
+            recording.set_attribute(key.into(), value.into());
         }
     }
 
@@ -284,7 +281,7 @@ impl Life {
         }
         let Self { pipeline, .. } = self;
         recorder.set_status(&pipeline.queue, StatusCode::Error, "");
-        recorder.set_attribute(&pipeline.queue, &pipeline.limits, semconv::ERROR_TYPE, error_type.into());
+        recorder.set_attribute(&pipeline.queue, semconv::ERROR_TYPE, error_type.into());
     }
 }
 

@@ -12,7 +12,10 @@ use super::{Key, Link, SpanKind, SpanLimits, StatusCode, Value};
 use crate::context::SpanContext;
 use crate::export::chunk::SPAN_BYTES_MAX;
 use crate::export::queue::Queue;
-use crate::otlp::encode::{cut, key_value_len, len_field_len, put_formatted, put_head, put_key_value};
+use crate::otlp::encode::{
+    SHORT, SHORT_HEADS, cut, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
+    put_short_key_value,
+};
 use crate::otlp::wire::{fixed32_tag, fixed64_tag, len_tag, put_varint, varint_tag};
 use crate::{SpanId, TraceId};
 
@@ -91,6 +94,11 @@ pub(crate) struct Start<'a> {
 pub(crate) struct Recorder {
     bytes: Vec<u8>,
     attributes: Vec<Entry>,
+    /// How many attributes there may be without more memory, and with it.
+    attributes_room: usize,
+    attributes_max: usize,
+    /// The most characters of a text.
+    length_max: usize,
     /// Which of the known keys are set.
     known: u64,
     /// Whether any attribute was set by a name instead of a known key: then a known key may be set without its bit.
@@ -122,6 +130,9 @@ impl Recorder {
         Self {
             bytes: Vec::with_capacity(BYTES),
             attributes: Vec::with_capacity(ENTRIES),
+            attributes_room: 0,
+            attributes_max: 0,
+            length_max: 0,
             known: 0,
             by_name: false,
             name: Entry::default(),
@@ -168,7 +179,10 @@ impl Recorder {
         before - self.heap()
     }
 
-    pub(crate) fn start(&mut self, queue: &Queue, start: &Start<'_>) {
+    pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
+        self.attributes_max = limits.attribute_count;
+        self.attributes_room = self.attributes.capacity().min(limits.attribute_count);
+        self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
         let mut head = Head::new();
         head.put(&[TRACE_ID, 16]);
         head.put(&start.context.trace_id().to_bytes());
@@ -219,53 +233,85 @@ impl Recorder {
         self.bytes.extend_from_slice(name.as_bytes());
     }
 
-    #[inline]
-    pub(crate) fn set_attribute(
-        &mut self,
-        queue: &Queue,
-        limits: &SpanLimits,
-        key: Key<'_>,
-        value: Value<'_>,
-    ) {
-        // Whether the key may be set already is known by its bit, unless a key that is not known has the same name.
-        match key.known_as() {
-            Some(known) if self.known & known.bit() == 0 && !self.by_name => {}
-            None if self.attributes.is_empty() => {}
-            _ => self.remove_attribute(key),
+    /// Sets an attribute. What is nearly always so (a key of the conventions that is not set yet, and a short value) is
+    /// inlined where the key is a constant, so that its copy folds into a few moves; all else is a call.
+    #[inline(always)]
+    pub(crate) fn set_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
+        if let Some(known) = key.known_as() {
+            let first = self.known & known.bit() == 0 && !self.by_name;
+            if first && self.attributes.len() < self.attributes_room && self.put_short(key.as_str(), value) {
+                self.known |= known.bit();
+                return;
+            }
         }
-        if self.attributes.len() >= limits.attribute_count || key.as_str().is_empty() {
+        self.set_any_attribute(queue, key, value);
+    }
+
+    /// Appends an attribute with a short key and value, if there is room as it is.
+    #[inline(always)]
+    fn put_short(&mut self, key: &str, value: Value<'_>) -> bool {
+        let value = match value {
+            Value::Str(text) if text.len() <= SHORT.min(self.length_max) => Value::Str(text),
+            Value::I64(_) | Value::Bool(_) => value,
+            _ => return false,
+        };
+        if !self.has_room(SHORT_HEADS + key.len() + SHORT) {
+            return false;
+        }
+        let entry = Entry { start: self.here(), fingerprint: fingerprint(key) };
+        put_short_key_value(&mut self.bytes, ATTRIBUTES, key, &value);
+        self.attributes.push(entry);
+        true
+    }
+
+    #[inline(never)]
+    fn set_any_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
+        let name = key.as_str();
+        if !self.attributes.is_empty() {
+            self.remove_attribute(name);
+        }
+        let may_have_another = self.attributes.len() < self.attributes_room || self.grow_attributes(queue);
+        if !may_have_another || name.is_empty() {
             self.dropped_attributes += 1;
             return;
         }
-        let start = self.here();
-        let length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
-        if !self.put_attribute(queue, ATTRIBUTES, key.as_str(), &value, length_max) {
-            self.dropped_attributes += 1;
-            return;
+        if !(name.len() <= SHORT && self.put_short(name, value)) {
+            let start = self.here();
+            if !self.put_attribute(queue, name, &value) {
+                self.dropped_attributes += 1;
+                return;
+            }
+            self.attributes.push(Entry { start, fingerprint: fingerprint(name) });
         }
-        self.attributes.push(Entry { start, fingerprint: fingerprint(key.as_str()) });
         match key.known_as() {
             Some(known) => self.known |= known.bit(),
             None => self.by_name = true,
         }
     }
 
-    #[inline]
-    fn put_attribute(
-        &mut self,
-        queue: &Queue,
-        tag: u8,
-        key: &str,
-        value: &Value<'_>,
-        length_max: usize,
-    ) -> bool {
+    /// Makes room for more entries, up to the most that the span may have.
+    #[cold]
+    fn grow_attributes(&mut self, queue: &Queue) -> bool {
+        let more =
+            self.attributes.capacity().min(self.attributes_max.saturating_sub(self.attributes.capacity()));
+        if more == 0 || !queue.grow_live(more * size_of::<Entry>()) {
+            return false;
+        }
+        self.attributes.reserve_exact(self.attributes.capacity() - self.attributes.len() + more);
+        self.attributes_room = self.attributes.capacity().min(self.attributes_max);
+        true
+    }
+
+    #[inline(never)]
+    fn put_attribute(&mut self, queue: &Queue, key: &str, value: &Value<'_>) -> bool {
+        let length_max = self.length_max;
         if let Value::Format(text) = value {
-            return self.put_formatted_attribute(queue, tag, key, *text, length_max);
+            return self.put_formatted_attribute(queue, ATTRIBUTES, key, *text, length_max);
         }
         if !self.reserve(queue, key_value_len(key, value, length_max)) {
             return false;
         }
-        put_key_value(&mut self.bytes, tag, key, value, length_max);
+        put_key_value(&mut self.bytes, ATTRIBUTES, key, value, length_max);
         true
     }
 
@@ -466,6 +512,7 @@ impl Recorder {
         }
     }
 
+    #[inline(always)]
     fn here(&self) -> u32 {
         // A span is at most `SPAN_BYTES_MAX` bytes.
         self.bytes.len() as u32
@@ -474,11 +521,16 @@ impl Recorder {
     /// Makes room for `bytes` more, and for what the end adds; `false` when the span may not have so much.
     #[inline]
     fn reserve(&mut self, queue: &Queue, bytes: usize) -> bool {
-        bytes + self.end_bytes() <= self.bytes.capacity() - self.bytes.len() || self.grow(queue, bytes)
+        self.has_room(bytes) || self.grow(queue, bytes)
+    }
+
+    #[inline(always)]
+    fn has_room(&self, bytes: usize) -> bool {
+        bytes + self.end_bytes() <= self.bytes.capacity() - self.bytes.len()
     }
 
     /// The room to keep for what the end adds.
-    #[inline]
+    #[inline(always)]
     fn end_bytes(&self) -> usize {
         END_BYTES + self.status_message.len()
     }
@@ -498,18 +550,16 @@ impl Recorder {
         true
     }
 
-    #[cold]
-    fn remove_attribute(&mut self, key: Key<'_>) {
-        let fingerprint = fingerprint(key.as_str());
-        let Some(index) = self.attributes.iter().position(|entry| {
-            entry.fingerprint == fingerprint && self.key_at(entry.start as usize) == key.as_str().as_bytes()
-        }) else {
-            return;
+    /// Takes out the attribute with this key, if there is one.
+    #[inline(never)]
+    fn remove_attribute(&mut self, key: &str) {
+        let fingerprint = fingerprint(key);
+        let same = |entry: &Entry| {
+            entry.fingerprint == fingerprint && self.key_at(entry.start as usize) == key.as_bytes()
         };
-        let entry = self.attributes.remove(index);
-        self.remove(entry.start as usize);
-        if let Some(known) = key.known_as() {
-            self.known &= !known.bit();
+        if let Some(index) = self.attributes.iter().position(same) {
+            let entry = self.attributes.remove(index);
+            self.remove(entry.start as usize);
         }
     }
 
@@ -546,7 +596,7 @@ fn field_at(bytes: &[u8]) -> (usize, &[u8]) {
 }
 
 /// Tells most keys apart without a look at their bytes: the length and the last four bytes.
-#[inline]
+#[inline(always)]
 fn fingerprint(key: &str) -> u32 {
     let tail = match key.as_bytes().last_chunk::<4>() {
         Some(tail) => u32::from_le_bytes(*tail),

@@ -23,11 +23,8 @@ impl<'a> SpanRef<'a> {
 
     /// Sets an attribute: see [`Span::set_attribute`](super::Span::set_attribute).
     pub fn set_attribute<'v>(&self, key: impl Into<Key<'v>>, value: impl Into<Value<'v>>) {
-        if self.recording.is_some() {
-            let (key, value) = (key.into(), value.into());
-            self.record(|recorder, life| {
-                recorder.set_attribute(&life.pipeline.queue, &life.pipeline.limits, key, value);
-            });
+        if let Some(recording) = self.recording {
+            recording.set_attribute_shared(key.into(), value.into());
         }
     }
 

@@ -1,0 +1,162 @@
+//! Writing at the end of a vector whose room was made before: one check for a whole field instead of one a byte.
+//!
+//! A span's attributes are a handful of bytes each, so that what a vector asks at every push (is there room?) and a
+//! `memcpy` call for ten bytes would cost more than the bytes. Every write is still checked against the room, by a
+//! comparison of two registers.
+
+use std::ptr;
+
+use super::wire::varint_len;
+
+/// The free end of a vector. What is written becomes part of the vector by [`finish`](Self::finish).
+pub(crate) struct Tail<'a> {
+    out: &'a mut Vec<u8>,
+    /// Where the next byte goes, and the bytes from there to the end of the room.
+    at: *mut u8,
+    room: usize,
+}
+
+impl<'a> Tail<'a> {
+    /// The end of `out`, with room for what its capacity has left.
+    #[inline(always)]
+    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+        let spare = out.spare_capacity_mut();
+        let (at, room) = (spare.as_mut_ptr().cast(), spare.len());
+        Self { out, at, room }
+    }
+
+    #[inline(always)]
+    fn take(&mut self, len: usize) -> *mut u8 {
+        assert!(len <= self.room, "room was made for all that is written");
+        let at = self.at;
+        // SAFETY: `len` bytes from `at` lie in the vector's spare capacity, by the assertion.
+        self.at = unsafe { at.add(len) };
+        self.room -= len;
+        at
+    }
+
+    #[inline(always)]
+    pub(crate) fn byte(&mut self, byte: u8) {
+        let at = self.take(1);
+        // SAFETY: `take` gave one byte of the spare capacity.
+        unsafe { at.write(byte) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn array<const N: usize>(&mut self, bytes: [u8; N]) {
+        let at = self.take(N);
+        // SAFETY: `take` gave `N` bytes of the spare capacity; an array of bytes has no alignment.
+        unsafe { at.cast::<[u8; N]>().write(bytes) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn bytes(&mut self, bytes: &[u8]) {
+        let at = self.take(bytes.len());
+        // SAFETY: `take` gave as many bytes of the spare capacity, which no other reference reaches.
+        unsafe { copy(bytes, at) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn varint(&mut self, mut value: u64) {
+        while value >= 0x80 {
+            self.byte(value as u8 | 0x80);
+            value >>= 7;
+        }
+        self.byte(value as u8);
+    }
+
+    /// The tag and the length of a length-delimited field.
+    #[inline(always)]
+    pub(crate) fn head(&mut self, tag: u8, len: usize) {
+        if len < 0x80 {
+            self.array([tag, len as u8]);
+        } else {
+            self.byte(tag);
+            self.varint(len as u64);
+        }
+    }
+
+    /// Makes what was written part of the vector.
+    #[inline(always)]
+    pub(crate) fn finish(self) {
+        let len = self.out.capacity() - self.room;
+        // SAFETY: every byte up to here was part of the vector before or was written since.
+        unsafe { self.out.set_len(len) }
+    }
+}
+
+/// Copies a few bytes without a call: two overlapping halves of a power of two.
+///
+/// # Safety
+/// `to` must be valid for writes of as many bytes as `from` has, and not overlap it.
+#[inline(always)]
+unsafe fn copy(from: &[u8], to: *mut u8) {
+    /// Copies from `N` to `2 * N` bytes.
+    ///
+    /// # Safety
+    /// `from` must be valid for reads, and `to` for writes, of `len` bytes, which are from `N` to `2 * N`.
+    #[inline(always)]
+    unsafe fn halves<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
+        // SAFETY: the first `N` and the last `N` of `len` bytes, with `N <= len`; both are read before any is written.
+        unsafe {
+            let first = from.cast::<[u8; N]>().read();
+            let last = from.add(len - N).cast::<[u8; N]>().read();
+            to.cast::<[u8; N]>().write(first);
+            to.add(len - N).cast::<[u8; N]>().write(last);
+        }
+    }
+    let (len, from) = (from.len(), from.as_ptr());
+    // SAFETY: each arm takes the lengths that its halves cover; the caller vouches for `to`.
+    unsafe {
+        match len {
+            0 => {}
+            1 => to.write(from.read()),
+            2..=3 => halves::<2>(from, to, len),
+            4..=7 => halves::<4>(from, to, len),
+            8..=15 => halves::<8>(from, to, len),
+            16..=32 => halves::<16>(from, to, len),
+            33..=64 => halves::<32>(from, to, len),
+            _ => ptr::copy_nonoverlapping(from, to, len),
+        }
+    }
+}
+
+/// The bytes of a length-delimited field with a one-byte tag.
+#[inline(always)]
+pub(crate) const fn len_field_len(content: usize) -> usize {
+    if content < 0x80 { 2 + content } else { 1 + varint_len(content as u64) + content }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_length_is_copied_whole() {
+        let source: Vec<u8> = (0..=255).collect();
+        for len in 0..200 {
+            let mut out = Vec::with_capacity(1 + len);
+            out.push(7);
+            let mut tail = Tail::new(&mut out);
+            tail.bytes(&source[..len]);
+            tail.finish();
+            assert_eq!(out[0], 7);
+            assert_eq!(&out[1..], &source[..len]);
+        }
+    }
+
+    #[test]
+    fn what_is_not_finished_is_not_part_of_the_vector() {
+        let mut out = Vec::with_capacity(8);
+        Tail::new(&mut out).array([1, 2, 3]);
+        assert_eq!(out, []);
+    }
+
+    #[test]
+    #[should_panic(expected = "room was made")]
+    fn more_than_there_is_room_for_is_never_written() {
+        let mut out = Vec::with_capacity(8);
+        let room = out.capacity();
+        Tail::new(&mut out).bytes(&vec![0; room + 1]);
+    }
+}
