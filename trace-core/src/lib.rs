@@ -1,4 +1,75 @@
-//! Under construction.
+//! Every request traceable, from the ingress to the last query: ids, context, spans, and their way to a collector.
+//!
+//! ```no_run
+//! use std::time::Duration;
+//!
+//! # async fn load(order: u64) {}
+//! # async fn serve() {}
+//! #[tokio::main]
+//! async fn main() {
+//!     let traces = trace_core::init(); // as the OTEL_* variables say; never fails, never blocks
+//!
+//!     trace_core::span("warm up").run(load(7)).await;
+//!     serve().await;
+//!
+//!     let _ = traces.shutdown(Duration::from_secs(5)).await; // sends what is left, within five seconds
+//! }
+//! ```
+//!
+//! A service rarely makes spans of its own: a layer makes one for each request, a client one for each call.
+//! `trace-axum`, `trace-tonic`, `trace-reqwest` and `trace-tower` have them; this crate is what they share.
+//!
+//! # The story
+//!
+//! 1. **A request comes in.** A [`Propagator`] reads its headers into a [`Context`]: the caller's [`SpanContext`]
+//!    (trace id, span id, flags), its [`TraceState`] and its [`Baggage`].
+//! 2. **A span is started** in that context by [`span`] and its [`SpanBuilder`]. A [`sampler`] decides whether it is
+//!    recorded; recorded or not, it has a [`SpanId`] of its own.
+//! 3. **The work is done in it.** [`Span::run`] and [`Span::in_scope`] make its context current, so that spans started
+//!    meanwhile are its children. A context follows a future wherever it is polled; into tasks and threads it is
+//!    carried by [`spawn`], [`spawn_blocking`], [`spawn_thread`], [`carry`] and [`FutureExt::in_current_context`].
+//! 4. **A call goes out.** The propagator writes the current context into the call's headers, and the next service is
+//!    at step 1.
+//! 5. **The span ends** when it is dropped. It is a run of OTLP bytes by then, encoded as its fields were set; they are
+//!    appended to a chunk of fixed memory, and the request's thread is done with it.
+//! 6. **It leaves.** A thread of its own, with a runtime of its own, takes full chunks (and after
+//!    `OTEL_BSP_SCHEDULE_DELAY` the others), makes batches, compresses, sends and retries them.
+//!
+//! # When it cannot leave
+//!
+//! A request never waits for its trace, whatever the collector does. Memory is fixed ([`Config::memory_bytes_max`],
+//! 16 MiB); while it lasts, spans wait for a collector that is away. When it runs short, new traces are left out whole;
+//! when it is used up, spans are dropped. Each is counted, with its [`DropReason`]: [`Tracer::stats`] gives the
+//! counts, and at rest `started = live + held + queued + spooled + exported + rejected + dropped`.
+//!
+//! # What to look for where
+//!
+//! | to | see |
+//! |---|---|
+//! | set a service up, and choose where traces go | [`init`], [`config`] |
+//! | set up several pipelines, or one in code | [`Tracer::builder`] |
+//! | trace a unit of work | [`span`], [`Span`] |
+//! | trace a database call | [`db`] |
+//! | add to the span of the request in a handler | [`Context::span`] |
+//! | pass the context through a queue or another protocol | [`propagation`] |
+//! | pass data on to every service below | [`Baggage`] |
+//! | use `tracing`'s `#[instrument]`, and have ids in log lines | `tracing`, with the feature of that name |
+//! | see in a test what was sent | `testing`, with the feature of that name |
+//!
+//! # Features
+//!
+//! | feature | default | adds |
+//! |---|---|---|
+//! | `http` | yes | OTLP over HTTP, by `reqwest` |
+//! | `grpc` | | OTLP over gRPC, by `tonic` |
+//! | `gzip` | yes | `OTEL_EXPORTER_OTLP_COMPRESSION=gzip` |
+//! | `tls` | yes | `https` endpoints, by `rustls` |
+//! | `tracing` | | spans and log lines of the `tracing` crate |
+//! | `testing` | | a collector in the test's own process |
+//!
+//! Features add, and never change what is there.
+//!
+//! [`Config::memory_bytes_max`]: config::Config::memory_bytes_max
 
 mod clock;
 pub mod config;
