@@ -1,1 +1,85 @@
-//! Under construction.
+//! Client spans for [reqwest]: one for each hop of a redirect and each attempt of a retry.
+//!
+//! ```no_run
+//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+//! let client = trace_reqwest::client();
+//! let stock = client.get("http://inventory:8080/items/7").send().await?.text().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! Every request that goes out is a span of the kind *client*, below the current one, and carries its ids to the server
+//! in `traceparent`, together with the trace's `tracestate` and baggage. The span ends when the head of the response is
+//! there; reading the body is not part of it
+//! ([HTTP spans](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client)).
+//!
+//! # Your own client, retries included
+//!
+//! [`builder`] takes any [`reqwest::ClientBuilder`], and the middlewares that you use:
+//!
+//! ```no_run
+//! # struct RetryTransientMiddleware;
+//! # #[derive(Clone, Copy)] struct Policy;
+//! # impl RetryTransientMiddleware { fn new_with_policy(_: Policy) -> trace_reqwest::TraceMiddleware { Default::default() } }
+//! # fn example(policy: Policy) -> Result<(), reqwest::Error> {
+//! use std::time::Duration;
+//!
+//! let client = trace_reqwest::builder(reqwest::Client::builder().timeout(Duration::from_secs(2)))
+//!     .with(RetryTransientMiddleware::new_with_policy(policy))
+//!     .build()?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! The order matters, and the builder sees to it: redirects outermost, then your middlewares in the order in which they
+//! were given, and the spans innermost, so that each of three attempts is a span of its own, and the server's spans lie
+//! below the attempt that reached it. A [`TraceMiddleware`] in a stack that you build yourself traces what is called
+//! through it: put *around* a retry, instead of inside, it makes one span for all attempts.
+//!
+//! # What a span tells
+//!
+//! | attribute | |
+//! |---|---|
+//! | `http.request.method`, `http.request.method_original` | an unknown method is `_OTHER`, with the original beside it |
+//! | `server.address`, `server.port` | of the URL; the scheme's default port where it has none |
+//! | `url.full` | without fragment; name and password as `REDACTED:REDACTED@`; query values by [`QueryRedaction`] |
+//! | `url.template` | where the request has a [`UrlTemplate`], which is then a part of the span's name too |
+//! | `http.request.resend_count` | on everything but the first attempt of a call, redirects and retries alike |
+//! | `http.response.status_code`, `network.protocol.version` | of the response |
+//! | `network.peer.address`, `network.peer.port` | of the connection that the response came by; a proxy's, behind one |
+//! | `error.type` | see below |
+//!
+//! The status is Error, and `error.type` is set, when the response's status is 400 or more (the type is the status), or
+//! when there is no response. Then the type is, by the first that applies: `timeout`; `dns`; the kind of I/O error that
+//! lies beneath, such as `connection_refused` or `connection_reset`; `connect`, for any other failure to get a connection
+//! (a certificate that is not trusted); `http2_refused_stream` and the like, for an error of that protocol;
+//! `incomplete_message`, when the server went away before the head was there; `canceled`; `redirect`, when there were too many; `body` and `builder`; else the name of reqwest's error
+//! type. The text of an error is never recorded: reqwest puts the URL into it.
+//!
+//! When the caller drops the future before the head is there, the span ends without a status: nothing is wrong with the
+//! server.
+//!
+//! # What the stack does not let us see
+//!
+//! - `network.peer.*` and `network.protocol.version` of a request that got no response: reqwest tells them with the response.
+//! - A request that hyper moves to another connection, because the pooled one turned out to be closed before anything was
+//!   written to it, is one attempt.
+//! - Redirects and retries that a plain [`reqwest::Client`] makes by itself, when [`TraceMiddleware`] is used without the
+//!   builder: one span for all hops. With the builder they are made by this crate: see [`Builder`].
+//! - A redirect to another origin by a client whose *default headers* hold a secret (`Authorization`, `Cookie`): reqwest
+//!   adds them beneath every middleware, and only its own redirects leave them out, so that they are left to it from there on.
+//!   The span of the hop that was redirected then covers the rest of the chain.
+//!   [`Builder::default_headers`] has no such limit.
+
+#![warn(missing_docs)]
+
+mod builder;
+mod error_type;
+mod follow;
+mod middleware;
+
+pub use builder::{Builder, builder, client};
+pub use middleware::{TraceMiddleware, UrlTemplate};
+pub use reqwest;
+pub use reqwest_middleware;
+pub use trace_core::QueryRedaction;

@@ -1,0 +1,289 @@
+//! What a plain reqwest client does by itself, above the spans: redirects, and requests that a server refused unread.
+
+use std::cell::Cell;
+use std::fmt;
+use std::time::{Duration, Instant};
+
+use http::Extensions;
+use http::header::{
+    CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, LOCATION, REFERER,
+    TRANSFER_ENCODING,
+};
+use reqwest::header::HeaderValue;
+use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
+use reqwest_middleware::{Error, Middleware, Next, Result};
+
+use crate::UrlTemplate;
+use crate::error_type::sources;
+use crate::middleware::{BoxFuture, Call, SECRET_HEADERS};
+
+/// How often a request that was refused unread is sent again: as often as reqwest does it.
+const REFUSALS_MAX: u32 = 2;
+
+/// The outermost middleware.
+#[derive(Clone, Debug)]
+pub(crate) struct Follow {
+    /// `None`: redirects are for the caller.
+    pub(crate) redirects_max: Option<u32>,
+    pub(crate) referer: bool,
+    /// Whether reqwest adds secret headers beneath us.
+    pub(crate) secret_defaults: bool,
+    /// Whether nobody below but us sends a request again.
+    pub(crate) alone: bool,
+}
+
+impl Follow {
+    async fn follow(
+        &self,
+        mut request: Request,
+        extensions: &mut Extensions,
+        next: Next<'_>,
+    ) -> Result<Response> {
+        // Extensions that were used before tell of another call.
+        extensions.remove::<Call>();
+        let mut template = Template::of(&mut request);
+        let mut refusals = 0;
+        loop {
+            // The time of the borrow ends with the attempt.
+            let result = attempt(next.clone(), request, extensions).await;
+            let response = match result {
+                Ok(response) => response,
+                Err(error) => match template.again() {
+                    Some(again) if refusals < REFUSALS_MAX && is_refusal(&error) => {
+                        refusals += 1;
+                        self.call(extensions);
+                        request = again;
+                        continue;
+                    }
+                    _ => return Err(error),
+                },
+            };
+            let Some(redirects_max) = self.redirects_max else { return Ok(response) };
+            let Some(target) = target(&response) else { return Ok(response) };
+            let crosses = crosses(&target, response.url());
+            if crosses && self.secret_defaults {
+                // reqwest would have followed it, had the response come from it.
+                return Ok(response);
+            }
+            template.redirect(response.status(), response.url(), target, self.referer);
+            if crosses {
+                SECRET_HEADERS.iter().for_each(|name| drop(template.request.headers_mut().remove(name)));
+            }
+            let Some(again) = template.again() else { return Ok(response) };
+            let call = self.call(extensions);
+            if call.redirects >= redirects_max {
+                // As above: reqwest's own error comes first, unless the response is not reqwest's.
+                return Err(Error::middleware(TooManyRedirects));
+            }
+            call.redirects += 1;
+            call.crossed |= crosses;
+            extensions.remove::<UrlTemplate>();
+            drop(response);
+            request = again;
+        }
+    }
+
+    fn call<'a>(&self, extensions: &'a mut Extensions) -> &'a mut Call {
+        extensions.get_or_insert_with(|| Call { sent: u32::from(self.alone), ..Call::default() })
+    }
+
+    /// What reqwest has to do with a redirect while this middleware does the rest.
+    ///
+    /// An error of the kind *redirect* can only be made by reqwest, so it makes it; and it follows by itself where secrets
+    /// that it adds have to be left out.
+    pub(crate) fn policy(&self) -> redirect::Policy {
+        let Some(redirects_max) = self.redirects_max else { return redirect::Policy::none() };
+        let secret_defaults = self.secret_defaults;
+        redirect::Policy::custom(move |attempt| {
+            let hop = Hop::current();
+            let followed = attempt.previous().len() - 1;
+            let redirects = hop.map_or(0, |hop| hop.redirects as usize) + followed;
+            let crosses =
+                || attempt.previous().last().is_some_and(|previous| crosses(attempt.url(), previous));
+            if redirects >= redirects_max as usize {
+                attempt.error(TooManyRedirects)
+            } else if hop.is_none() || followed > 0 || secret_defaults && crosses() {
+                attempt.follow()
+            } else {
+                attempt.stop()
+            }
+        })
+    }
+}
+
+impl Middleware for Follow {
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        request: Request,
+        extensions: &'life1 mut Extensions,
+        next: Next<'life2>,
+    ) -> BoxFuture<'async_trait, Result<Response>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(self.follow(request, extensions, next))
+    }
+}
+
+async fn attempt(next: Next<'_>, request: Request, extensions: &mut Extensions) -> Result<Response> {
+    next.run(request, extensions).await
+}
+
+/// Which hop of a call reqwest works on, for the [policy](Follow::policy) that it calls while it is polled.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop {
+    /// How many redirects led to it.
+    pub(crate) redirects: u32,
+}
+
+/// Ends what [`Hop::enter`] began.
+pub(crate) struct Entered(Option<Hop>);
+
+thread_local! {
+    static HOP: Cell<Option<Hop>> = const { Cell::new(None) };
+}
+
+impl Hop {
+    pub(crate) fn enter(self) -> Entered {
+        Entered(HOP.replace(Some(self)))
+    }
+
+    fn current() -> Option<Self> {
+        HOP.get()
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        HOP.set(self.0);
+    }
+}
+
+/// What the next request of a call is made from.
+struct Template {
+    request: Request,
+    /// Whether the body cannot be sent again, because it is a stream.
+    spent: bool,
+    /// The time that the whole call may take, if the request has a limit of its own.
+    deadline: Option<(Instant, Duration)>,
+}
+
+impl Template {
+    fn of(request: &mut Request) -> Self {
+        let deadline = request.timeout().map(|timeout| (Instant::now(), *timeout));
+        if let Some(request) = request.try_clone() {
+            return Self { request, spent: false, deadline };
+        }
+        let body = request.body_mut().take();
+        let template = request.try_clone().expect("a request without a body can be cloned");
+        *request.body_mut() = body;
+        Self { request: template, spent: true, deadline }
+    }
+
+    /// The request, if it can be sent again.
+    fn again(&self) -> Option<Request> {
+        let mut request = if self.spent { None } else { self.request.try_clone() }?;
+        if let Some((since, timeout)) = self.deadline {
+            *request.timeout_mut() = Some(timeout.saturating_sub(since.elapsed()));
+        }
+        Some(request)
+    }
+
+    /// Turns it into the request that this redirect asks for
+    /// ([RFC 9110, section 15.4](https://www.rfc-editor.org/rfc/rfc9110.html#section-15.4)).
+    fn redirect(&mut self, status: StatusCode, from: &Url, to: Url, referer: bool) {
+        let method = self.request.method();
+        let as_get = match status {
+            // "For historical reasons, a user agent MAY change the request method from POST to GET".
+            StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method == Method::POST,
+            // "retrieval request targeting that URI (a GET or HEAD request if using HTTP)".
+            StatusCode::SEE_OTHER => true,
+            _ => false,
+        };
+        if as_get {
+            if *method != Method::HEAD {
+                *self.request.method_mut() = Method::GET;
+            }
+            *self.request.body_mut() = None;
+            self.spent = false;
+            for name in [
+                CONTENT_ENCODING,
+                CONTENT_LANGUAGE,
+                CONTENT_LENGTH,
+                CONTENT_LOCATION,
+                CONTENT_TYPE,
+                TRANSFER_ENCODING,
+            ] {
+                self.request.headers_mut().remove(name);
+            }
+        }
+        if referer {
+            match referer_of(from, &to) {
+                Some(value) => drop(self.request.headers_mut().insert(REFERER, value)),
+                None => drop(self.request.headers_mut().remove(REFERER)),
+            }
+        }
+        *self.request.url_mut() = to;
+    }
+}
+
+/// Where a response redirects to, if it does.
+fn target(response: &Response) -> Option<Url> {
+    match response.status() {
+        StatusCode::MOVED_PERMANENTLY
+        | StatusCode::FOUND
+        | StatusCode::SEE_OTHER
+        | StatusCode::TEMPORARY_REDIRECT
+        | StatusCode::PERMANENT_REDIRECT => {}
+        _ => return None,
+    }
+    let location = std::str::from_utf8(response.headers().get(LOCATION)?.as_bytes()).ok()?;
+    response.url().join(location).ok()
+}
+
+/// Whether two URLs have different origins ([RFC 6454](https://www.rfc-editor.org/rfc/rfc6454.html#section-5)).
+fn crosses(to: &Url, from: &Url) -> bool {
+    to.host_str() != from.host_str()
+        || to.port_or_known_default() != from.port_or_known_default()
+        || to.scheme() != from.scheme()
+}
+
+/// The page that a redirect came from, without name, password and fragment; nothing, where it would leave an encrypted
+/// connection ([RFC 9110, section 10.1.3](https://www.rfc-editor.org/rfc/rfc9110.html#section-10.1.3)).
+fn referer_of(from: &Url, to: &Url) -> Option<HeaderValue> {
+    if from.scheme() == "https" && to.scheme() == "http" {
+        return None;
+    }
+    let mut referer = from.clone();
+    // They fail for URLs that have no host, and then there is neither.
+    let _ = referer.set_username("");
+    let _ = referer.set_password(None);
+    referer.set_fragment(None);
+    referer.as_str().parse().ok()
+}
+
+/// Whether the server said that it did not begin with the request, so that any request may be sent again
+/// ([RFC 9113, section 8.7](https://www.rfc-editor.org/rfc/rfc9113.html#section-8.7)).
+fn is_refusal(error: &Error) -> bool {
+    sources(error).filter_map(|cause| cause.downcast_ref::<h2::Error>()).any(|error| {
+        let reason = error.reason();
+        error.is_remote()
+            && (error.is_go_away() && reason == Some(h2::Reason::NO_ERROR)
+                || error.is_reset() && reason == Some(h2::Reason::REFUSED_STREAM))
+    })
+}
+
+/// The limit of redirects was reached.
+#[derive(Clone, Copy, Debug)]
+struct TooManyRedirects;
+
+impl fmt::Display for TooManyRedirects {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("too many redirects")
+    }
+}
+
+impl std::error::Error for TooManyRedirects {}

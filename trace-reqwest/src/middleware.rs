@@ -1,0 +1,308 @@
+//! One client span for everything that goes out through here.
+
+use std::pin::Pin;
+use std::task::{self, Poll, ready};
+
+use http::Extensions;
+use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
+use reqwest::{Request, Response, Version};
+use reqwest_middleware::{Middleware, Next, Result};
+use trace_core::semconv::{
+    HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE,
+    NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
+    URL_TEMPLATE,
+};
+use trace_core::{QueryRedaction, Scope, Span, SpanKind, Tracer, display};
+
+use crate::error_type::error_type;
+use crate::follow::Hop;
+
+pub(crate) type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+
+/// Makes a client span of every request that passes, and sends its context along.
+///
+/// [`builder`](crate::builder) puts one where it belongs: innermost. See the [crate](crate) for what a span tells.
+///
+/// ```
+/// use reqwest_middleware::ClientBuilder;
+/// use trace_reqwest::TraceMiddleware;
+///
+/// # fn example() -> reqwest_middleware::ClientWithMiddleware {
+/// ClientBuilder::new(reqwest::Client::new()).with(TraceMiddleware::new()).build()
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct TraceMiddleware {
+    tracer: Option<Tracer>,
+    redaction: QueryRedaction,
+    place: Place,
+}
+
+/// The template of the path that a request calls, for `url.template` and the span's name (`GET /items/{id}`).
+///
+/// It is given with the request, and holds for it and its retries, but not for where the server redirects it to.
+///
+/// ```no_run
+/// use trace_reqwest::UrlTemplate;
+///
+/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> reqwest_middleware::Result<()> {
+/// client.get("http://inventory:8080/items/7").with_extension(UrlTemplate("/items/{id}")).send().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UrlTemplate(pub &'static str);
+
+/// Where the middleware stands in the stack, as far as it is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// In a stack that somebody else built.
+    #[default]
+    Anywhere,
+    /// Below [`Follow`](crate::follow::Follow) and middlewares that may send a request several times.
+    Innermost,
+    /// Right below [`Follow`](crate::follow::Follow), the only one that sends a request several times.
+    Alone,
+}
+
+/// What the parts of a stack know of a call, beside its request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Call {
+    /// How many attempts were made so far.
+    pub(crate) sent: u32,
+    /// How many redirects led here.
+    pub(crate) redirects: u32,
+    /// Whether one of them led to another origin.
+    pub(crate) crossed: bool,
+}
+
+/// The headers that belong to the origin that a request was made for, as reqwest has it.
+pub(crate) static SECRET_HEADERS: [HeaderName; 5] =
+    [AUTHORIZATION, COOKIE, HeaderName::from_static("cookie2"), PROXY_AUTHORIZATION, WWW_AUTHENTICATE];
+
+impl TraceMiddleware {
+    /// Spans of the global tracer ([`trace_core::init`]), or of that of the context in which a request is made.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the spans with this tracer.
+    #[must_use]
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
+        self
+    }
+
+    /// Which values of a URL's query are left out of `url.full`. Default: [all](QueryRedaction::all).
+    #[must_use]
+    pub fn redact_query(mut self, redaction: QueryRedaction) -> Self {
+        self.redaction = redaction;
+        self
+    }
+
+    pub(crate) const fn at(mut self, place: Place) -> Self {
+        self.place = place;
+        self
+    }
+
+    /// Counts the attempt, and returns what was known before it.
+    fn count(&self, extensions: &mut Extensions) -> Call {
+        match extensions.get_mut::<Call>() {
+            Some(call) => {
+                let before = *call;
+                call.sent += 1;
+                before
+            }
+            None => {
+                // Where only redirects send again, they know that there was one attempt.
+                if self.place != Place::Alone {
+                    extensions.insert(Call { sent: 1, ..Call::default() });
+                }
+                Call::default()
+            }
+        }
+    }
+
+    fn start(&self, request: &Request, call: Call, template: Option<&UrlTemplate>) -> Span {
+        let method = Method::of(request);
+        let mut name = Name::default();
+        let name = match template {
+            Some(UrlTemplate(template)) => name.join(method.in_name, template),
+            None => method.in_name,
+        };
+        let builder = match self.tracer {
+            Some(tracer) => tracer.span(name),
+            None => trace_core::span(name),
+        };
+        let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
+        if !span.is_recording() {
+            return span;
+        }
+
+        span.set_attribute(HTTP_REQUEST_METHOD, method.known);
+        if let Some(original) = method.original {
+            span.set_attribute(HTTP_REQUEST_METHOD_ORIGINAL, original);
+        }
+        let url = request.url();
+        if let Some(host) = url.host_str() {
+            // The brackets around an IPv6 address belong to the URL, not to the address.
+            span.set_attribute(SERVER_ADDRESS, host.trim_start_matches('[').trim_end_matches(']'));
+        }
+        if let Some(port) = url.port_or_known_default() {
+            span.set_attribute(SERVER_PORT, port);
+        }
+        span.set_attribute(URL_FULL, display(&self.redaction.url(url.as_str())));
+        if let Some(UrlTemplate(template)) = template {
+            span.set_attribute(URL_TEMPLATE, *template);
+        }
+        if call.sent > 0 {
+            span.set_attribute(HTTP_REQUEST_RESEND_COUNT, call.sent);
+        }
+        span
+    }
+}
+
+impl Middleware for TraceMiddleware {
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        mut request: Request,
+        extensions: &'life1 mut Extensions,
+        next: Next<'life2>,
+    ) -> BoxFuture<'async_trait, Result<Response>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(async move {
+            if !matches!(request.url().scheme(), "http" | "https") {
+                // Nothing is sent: reqwest refuses it.
+                return next.run(request, extensions).await;
+            }
+            let call = self.count(extensions);
+            if call.crossed {
+                // A middleware above may have added them, not knowing that this is a redirect.
+                SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+            }
+            let span = self.start(&request, call, extensions.get::<UrlTemplate>());
+            let context = span.context();
+            let tracer = context.tracer().or(self.tracer).unwrap_or_else(trace_core::tracer);
+            tracer.propagator().inject(context, request.headers_mut());
+            let hop = (self.place != Place::Anywhere).then_some(Hop { redirects: call.redirects });
+            Attempt { call: Some(next.run(request, extensions)), span, hop }.await
+        })
+    }
+}
+
+/// A request under way. It ends the span, with what came of it.
+struct Attempt<'a> {
+    call: Option<BoxFuture<'a, Result<Response>>>,
+    span: Span,
+    hop: Option<Hop>,
+}
+
+impl Future for Attempt<'_> {
+    type Output = Result<Response>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        let Self { call, span, hop } = &mut *self;
+        let result = ready!(span.enter(|| {
+            let _hop = hop.map(Hop::enter);
+            let poll = call.as_mut().expect("polled after completion").as_mut().poll(cx);
+            if poll.is_ready() {
+                *call = None;
+            }
+            poll
+        }));
+        if span.is_recording() {
+            match &result {
+                Ok(response) => record_response(span, response),
+                Err(error) => span.set_error(error_type(error)),
+            }
+        }
+        Poll::Ready(result)
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        if self.call.is_some() {
+            let Self { call, span, .. } = self;
+            span.enter(|| *call = None);
+        }
+    }
+}
+
+fn record_response(span: &mut Span, response: &Response) {
+    let status = response.status();
+    span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status.as_u16());
+    if let Some(version) = protocol_version(response.version()) {
+        span.set_attribute(NETWORK_PROTOCOL_VERSION, version);
+    }
+    if let Some(peer) = response.remote_addr() {
+        span.set_attribute(NETWORK_PEER_ADDRESS, display(&peer.ip()));
+        span.set_attribute(NETWORK_PEER_PORT, peer.port());
+    }
+    if status.as_u16() >= 400 {
+        span.set_error(status.as_str());
+    }
+}
+
+fn protocol_version(version: Version) -> Option<&'static str> {
+    match version {
+        Version::HTTP_09 => Some("0.9"),
+        Version::HTTP_10 => Some("1.0"),
+        Version::HTTP_11 => Some("1.1"),
+        Version::HTTP_2 => Some("2"),
+        Version::HTTP_3 => Some("3"),
+        _ => None,
+    }
+}
+
+/// A method as the conventions write it.
+struct Method<'a> {
+    known: &'a str,
+    original: Option<&'a str>,
+    in_name: &'a str,
+}
+
+impl<'a> Method<'a> {
+    fn of(request: &'a Request) -> Self {
+        match request.method().as_str() {
+            known @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT"
+            | "QUERY" | "TRACE") => Self { known, original: None, in_name: known },
+            original => Self { known: "_OTHER", original: Some(original), in_name: "HTTP" },
+        }
+    }
+}
+
+/// Room for a span's name of two words.
+struct Name {
+    short: [u8; 128],
+    long: String,
+}
+
+impl Default for Name {
+    fn default() -> Self {
+        Self { short: [0; 128], long: String::new() }
+    }
+}
+
+impl Name {
+    fn join<'a>(&'a mut self, method: &str, template: &str) -> &'a str {
+        let len = method.len() + 1 + template.len();
+        if let Some(short) = self.short.get_mut(..len) {
+            short[..method.len()].copy_from_slice(method.as_bytes());
+            short[method.len()] = b' ';
+            short[method.len() + 1..].copy_from_slice(template.as_bytes());
+            if let Ok(name) = std::str::from_utf8(short) {
+                return name;
+            }
+        }
+        self.long = [method, " ", template].concat();
+        &self.long
+    }
+}
