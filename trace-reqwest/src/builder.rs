@@ -7,7 +7,8 @@ use http::Extensions;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Request, Response, retry};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next, RequestInitialiser, Result};
-use trace_core::{QueryRedaction, Tracer};
+use trace_core::Tracer;
+use trace_tower::conventions::{KnownMethods, QueryRedaction};
 
 use crate::TraceMiddleware;
 use crate::follow::Follow;
@@ -95,6 +96,13 @@ impl Builder {
     #[must_use]
     pub fn redact_query(mut self, redaction: QueryRedaction) -> Self {
         self.trace = self.trace.redact_query(redaction);
+        self
+    }
+
+    /// Which methods are known by their names; the others are `_OTHER`. Default: those of the conventions.
+    #[must_use]
+    pub fn known_methods(mut self, methods: KnownMethods) -> Self {
+        self.trace = self.trace.known_methods(methods);
         self
     }
 

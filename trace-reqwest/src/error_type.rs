@@ -1,71 +1,55 @@
 //! `error.type` of a request that got no response.
 
 use std::error::Error as StdError;
-use std::io;
 
 use reqwest_middleware::Error;
+use trace_tower::conventions::ErrorType;
 
 /// A word for what went wrong, of which there are few.
-pub(crate) fn error_type(error: &Error) -> &'static str {
+pub(crate) fn error_type(error: &Error) -> ErrorType {
     match error {
         Error::Reqwest(error) => of_reqwest(error),
         // A middleware between here and reqwest wrapped what it got.
-        Error::Middleware(error) => {
-            error.chain().find_map(|cause| cause.downcast_ref()).map_or("middleware", of_reqwest)
-        }
+        Error::Middleware(error) => match error.chain().find_map(|cause| cause.downcast_ref()) {
+            Some(error) => of_reqwest(error),
+            None => ErrorType::named("middleware"),
+        },
     }
 }
 
-fn of_reqwest(error: &reqwest::Error) -> &'static str {
-    if error.is_timeout() {
-        return "timeout";
-    }
-    if error.is_dns() {
-        return "dns";
-    }
-    if error.is_redirect() {
-        return "redirect";
-    }
-    let io = sources(error).find_map(|cause| cause.downcast_ref::<io::Error>()).and_then(of_io);
-    if let Some(io) = io {
-        return io;
-    }
-    if error.is_connect() {
-        return "connect";
-    }
-    let protocol = sources(error).find_map(|cause| match cause.downcast_ref::<h2::Error>() {
-        Some(error) => Some(of_h2(error)),
-        None => cause.downcast_ref::<hyper::Error>().and_then(of_hyper),
-    });
-    if let Some(protocol) = protocol {
-        return protocol;
-    }
-    if error.is_body() {
+fn of_reqwest(error: &reqwest::Error) -> ErrorType {
+    let name = if error.is_timeout() {
+        "timeout"
+    } else if error.is_dns() {
+        "dns"
+    } else if error.is_redirect() {
+        "redirect"
+    } else if let Some(kind) = ErrorType::of(error).filter(tells_something) {
+        return kind;
+    } else if error.is_connect() {
+        "connect"
+    } else if let Some(name) = sources(error).find_map(of_protocol) {
+        name
+    } else if error.is_body() {
         "body"
     } else if error.is_builder() {
         "builder"
     } else {
         std::any::type_name::<reqwest::Error>()
-    }
+    };
+    ErrorType::named(name)
 }
 
-/// The kinds that say what happened to the network; the others say no more than the error around them.
-fn of_io(error: &io::Error) -> Option<&'static str> {
-    Some(match error.kind() {
-        io::ErrorKind::ConnectionRefused => "connection_refused",
-        io::ErrorKind::ConnectionReset => "connection_reset",
-        io::ErrorKind::ConnectionAborted => "connection_aborted",
-        io::ErrorKind::HostUnreachable => "host_unreachable",
-        io::ErrorKind::NetworkUnreachable => "network_unreachable",
-        io::ErrorKind::NetworkDown => "network_down",
-        io::ErrorKind::NotConnected => "not_connected",
-        io::ErrorKind::AddrInUse => "addr_in_use",
-        io::ErrorKind::AddrNotAvailable => "addr_not_available",
-        io::ErrorKind::BrokenPipe => "broken_pipe",
-        io::ErrorKind::PermissionDenied => "permission_denied",
-        io::ErrorKind::UnexpectedEof => "unexpected_eof",
-        _ => return None,
-    })
+/// Whether an `io::ErrorKind` says more than the error around it: TLS reports all of its errors as `InvalidData`.
+fn tells_something(kind: &ErrorType) -> bool {
+    !matches!(kind.as_str(), "Other" | "Uncategorized" | "InvalidData" | "InvalidInput")
+}
+
+fn of_protocol(error: &(dyn StdError + 'static)) -> Option<&'static str> {
+    match error.downcast_ref::<h2::Error>() {
+        Some(error) => Some(of_h2(error)),
+        None => error.downcast_ref().and_then(of_hyper),
+    }
 }
 
 /// By the error codes of [HTTP/2](https://www.rfc-editor.org/rfc/rfc9113.html#section-7).

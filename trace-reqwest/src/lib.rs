@@ -50,11 +50,21 @@
 //! | `error.type` | see below |
 //!
 //! The status is Error, and `error.type` is set, when the response's status is 400 or more (the type is the status), or
-//! when there is no response. Then the type is, by the first that applies: `timeout`; `dns`; the kind of I/O error that
-//! lies beneath, such as `connection_refused` or `connection_reset`; `connect`, for any other failure to get a connection
-//! (a certificate that is not trusted); `http2_refused_stream` and the like, for an error of that protocol;
-//! `incomplete_message`, when the server went away before the head was there; `canceled`; `redirect`, when there were too many; `body` and `builder`; else the name of reqwest's error
-//! type. The text of an error is never recorded: reqwest puts the URL into it.
+//! when there is no response. Then the type is the first of these that applies:
+//!
+//! | `error.type` | |
+//! |---|---|
+//! | `timeout` | a timeout of reqwest's, or of the system's while connecting |
+//! | `dns` | the name of the server could not be resolved |
+//! | `redirect` | there were too many redirects |
+//! | `ConnectionRefused`, `ConnectionReset`… | the name of the [`std::io::ErrorKind`] that lies beneath |
+//! | `connect` | there is no connection for another reason, such as a certificate that is not trusted |
+//! | `http2_refused_stream`… | an error of HTTP/2, by the name of its [code](https://www.rfc-editor.org/rfc/rfc9113.html#section-7) |
+//! | `incomplete_message`, `parse`, `canceled` | the server went away in mid-head, did not speak HTTP, or the connection was closed first |
+//! | `body`, `builder` | the body of the request failed, or the request was none |
+//! | `reqwest::error::Error`, `middleware` | something else |
+//!
+//! The text of an error is never recorded: reqwest puts the URL into it.
 //!
 //! When the caller drops the future before the head is there, the span ends without a status: nothing is wrong with the
 //! server.
@@ -82,4 +92,4 @@ pub use builder::{Builder, builder, client};
 pub use middleware::{TraceMiddleware, UrlTemplate};
 pub use reqwest;
 pub use reqwest_middleware;
-pub use trace_core::QueryRedaction;
+pub use trace_tower::conventions::{KnownMethods, QueryRedaction};

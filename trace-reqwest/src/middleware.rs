@@ -5,14 +5,15 @@ use std::task::{self, Poll, ready};
 
 use http::Extensions;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Request, Response, Version};
+use reqwest::{Request, Response};
 use reqwest_middleware::{Middleware, Next, Result};
 use trace_core::semconv::{
     HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE,
     NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
     URL_TEMPLATE,
 };
-use trace_core::{QueryRedaction, Scope, Span, SpanKind, Tracer, display};
+use trace_core::{Scope, Span, SpanKind, Tracer, display};
+use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, SpanName, protocol_version};
 
 use crate::error_type::error_type;
 use crate::follow::Hop;
@@ -36,6 +37,7 @@ static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION
 #[derive(Clone, Debug, Default)]
 pub struct TraceMiddleware {
     tracer: Option<Tracer>,
+    methods: KnownMethods,
     redaction: QueryRedaction,
     place: Place,
 }
@@ -102,6 +104,13 @@ impl TraceMiddleware {
         self
     }
 
+    /// Which methods are known by their names; the others are `_OTHER`. Default: those of the conventions.
+    #[must_use]
+    pub fn known_methods(mut self, methods: KnownMethods) -> Self {
+        self.methods = methods;
+        self
+    }
+
     pub(crate) const fn at(mut self, place: Place) -> Self {
         self.place = place;
         self
@@ -126,23 +135,19 @@ impl TraceMiddleware {
     }
 
     fn start(&self, request: &Request, call: Call, template: Option<&UrlTemplate>) -> Span {
-        let method = Method::of(request);
-        let mut name = Name::default();
-        let name = match template {
-            Some(UrlTemplate(template)) => name.join(method.in_name, template),
-            None => method.in_name,
-        };
+        let method = self.methods.name(request.method());
+        let name = SpanName::new(method.in_span_name(), template.map(|template| template.0));
         let builder = match self.tracer {
-            Some(tracer) => tracer.span(name),
-            None => trace_core::span(name),
+            Some(tracer) => tracer.span(&name),
+            None => trace_core::span(&name),
         };
         let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
         if !span.is_recording() {
             return span;
         }
 
-        span.set_attribute(HTTP_REQUEST_METHOD, method.known);
-        if let Some(original) = method.original {
+        span.set_attribute(HTTP_REQUEST_METHOD, method.attribute());
+        if let Some(original) = method.original() {
             span.set_attribute(HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
         let url = request.url();
@@ -220,7 +225,7 @@ impl Future for Attempt<'_> {
         if span.is_recording() {
             match &result {
                 Ok(response) => record_response(span, response),
-                Err(error) => span.set_error(error_type(error)),
+                Err(error) => span.set_error(&error_type(error)),
             }
         }
         Poll::Ready(result)
@@ -243,66 +248,10 @@ fn record_response(span: &mut Span, response: &Response) {
         span.set_attribute(NETWORK_PROTOCOL_VERSION, version);
     }
     if let Some(peer) = response.remote_addr() {
-        span.set_attribute(NETWORK_PEER_ADDRESS, display(&peer.ip()));
+        span.set_attribute(NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
         span.set_attribute(NETWORK_PEER_PORT, peer.port());
     }
     if status.as_u16() >= 400 {
         span.set_error(status.as_str());
-    }
-}
-
-fn protocol_version(version: Version) -> Option<&'static str> {
-    match version {
-        Version::HTTP_09 => Some("0.9"),
-        Version::HTTP_10 => Some("1.0"),
-        Version::HTTP_11 => Some("1.1"),
-        Version::HTTP_2 => Some("2"),
-        Version::HTTP_3 => Some("3"),
-        _ => None,
-    }
-}
-
-/// A method as the conventions write it.
-struct Method<'a> {
-    known: &'a str,
-    original: Option<&'a str>,
-    in_name: &'a str,
-}
-
-impl<'a> Method<'a> {
-    fn of(request: &'a Request) -> Self {
-        match request.method().as_str() {
-            known @ ("CONNECT" | "DELETE" | "GET" | "HEAD" | "OPTIONS" | "PATCH" | "POST" | "PUT"
-            | "QUERY" | "TRACE") => Self { known, original: None, in_name: known },
-            original => Self { known: "_OTHER", original: Some(original), in_name: "HTTP" },
-        }
-    }
-}
-
-/// Room for a span's name of two words.
-struct Name {
-    short: [u8; 128],
-    long: String,
-}
-
-impl Default for Name {
-    fn default() -> Self {
-        Self { short: [0; 128], long: String::new() }
-    }
-}
-
-impl Name {
-    fn join<'a>(&'a mut self, method: &str, template: &str) -> &'a str {
-        let len = method.len() + 1 + template.len();
-        if let Some(short) = self.short.get_mut(..len) {
-            short[..method.len()].copy_from_slice(method.as_bytes());
-            short[method.len()] = b' ';
-            short[method.len() + 1..].copy_from_slice(template.as_bytes());
-            if let Ok(name) = std::str::from_utf8(short) {
-                return name;
-            }
-        }
-        self.long = [method, " ", template].concat();
-        &self.long
     }
 }
