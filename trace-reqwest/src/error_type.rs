@@ -42,7 +42,7 @@ fn of_reqwest(error: &reqwest::Error) -> ErrorType {
 
 /// Whether an `io::ErrorKind` says more than the error around it: TLS reports all of its errors as `InvalidData`.
 fn tells_something(kind: &ErrorType) -> bool {
-    !matches!(kind.as_str(), "Other" | "Uncategorized" | "InvalidData" | "InvalidInput")
+    !matches!(kind.as_str(), "invalid_data" | "invalid_input")
 }
 
 fn of_protocol(error: &(dyn StdError + 'static)) -> Option<&'static str> {

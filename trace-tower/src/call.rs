@@ -95,8 +95,7 @@ pub enum Ending<'a> {
 impl Ending<'_> {
     /// The class of the error as `error.type` names it; `None` for the endings that are none by themselves.
     ///
-    /// A body's error is the [`io::ErrorKind`] found among its sources, by its name (`ConnectionReset`), else
-    /// `body_error`; a service's error is that, else the name of its type; then there are `cancelled` and `panic`.
+    /// A body's error is the [`io::ErrorKind`] found among its sources, as words (`connection_reset`), else `body_error`; a service's error is that, else the name of its type; then there are `cancelled` and `panic`.
     pub fn error_type(&self) -> Option<ErrorType> {
         match self {
             Self::Complete | Self::Upgraded => None,
@@ -127,7 +126,7 @@ impl<'a> ServiceError<'a> {
     }
 
     /// The error with its sources, if it is boxed, as tower's middlewares box theirs, or an [`io::Error`].
-    pub fn as_error(&self) -> Option<&'a (dyn Error + 'static)> {
+    pub fn as_error(self) -> Option<&'a (dyn Error + 'static)> {
         if let Some(error) = self.downcast_ref::<BoxError>() {
             return Some(&**error);
         }

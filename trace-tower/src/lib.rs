@@ -1,10 +1,13 @@
 //! Tracing for [tower](https://docs.rs/tower) services over HTTP.
 
 pub mod call;
+pub mod client;
 pub mod conventions;
 pub mod server;
 
 #[doc(inline)]
 pub use call::{Call, Ending, Protocol, RequestHead, ServiceError};
+#[doc(inline)]
+pub use client::{ClientTrace, ClientTraceLayer};
 #[doc(inline)]
 pub use server::{ResponseBody, ResponseFuture, ServerTrace, ServerTraceLayer};

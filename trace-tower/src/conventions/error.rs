@@ -27,35 +27,42 @@ impl ErrorType {
         Self(Name::Given(name))
     }
 
-    /// The class of an error that says of itself where it comes from: the name of the first [`io::ErrorKind`] among it and
-    /// its sources, such as `ConnectionReset`.
+    /// The class of an error that says of itself where it comes from: the first [`io::ErrorKind`] among it and its
+    /// sources that says anything, such as `connection_reset`.
     pub fn of(error: &(dyn Error + 'static)) -> Option<Self> {
-        let mut vague = None;
         let mut next = Some(error);
         for _ in 0..SOURCES_MAX {
             let error = next?;
             next = error.source();
             if let Some(error) = error.downcast_ref::<io::Error>() {
-                if error.kind() != io::ErrorKind::Other {
-                    return Some(Self::kind(error.kind()));
+                if let Some(kind) = Self::kind(error.kind()) {
+                    return Some(kind);
                 }
-                // "Other" says little; an error that it wraps may say more, and is not among the sources of the wrapper.
-                vague = vague.or(Some(Self::kind(error.kind())));
+                // What an `io::Error` wraps may say more, and is not among its sources.
                 next = error.get_ref().map(|inner| inner as _);
             }
-            if next.is_none() {
-                return vague;
-            }
         }
-        vague
+        None
     }
 
-    fn kind(kind: io::ErrorKind) -> Self {
-        let mut name = Letters::new();
-        match write!(name, "{kind:?}") {
-            Ok(()) => Self(Name::Kind(name)),
-            Err(fmt::Error) => Self::named("Other"),
+    /// The name of the kind, as words.
+    fn kind(kind: io::ErrorKind) -> Option<Self> {
+        if kind == io::ErrorKind::Other {
+            return None;
         }
+        let mut name = Letters::<32>::new();
+        write!(name, "{kind:?}").ok()?;
+        if name.as_str() == "Uncategorized" {
+            return None;
+        }
+        let mut words = Letters::new();
+        for (i, letter) in name.as_str().char_indices() {
+            if letter.is_ascii_uppercase() && i > 0 {
+                words.write_char('_').ok()?;
+            }
+            words.write_char(letter.to_ascii_lowercase()).ok()?;
+        }
+        Some(Self(Name::Kind(words)))
     }
 
     /// The word.

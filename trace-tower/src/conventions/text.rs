@@ -111,7 +111,7 @@ impl fmt::Debug for IpText {
 }
 
 /// What a panic says, if it was a text.
-pub fn panic_message<'a>(panic: &'a (dyn Any + Send)) -> Option<&'a str> {
+pub fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
     match panic.downcast_ref::<&'static str>() {
         Some(message) => Some(message),
         None => panic.downcast_ref::<String>().map(String::as_str),

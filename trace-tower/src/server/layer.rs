@@ -100,7 +100,10 @@ impl ServerTraceLayer {
 
     /// Keeps the values of these keys in `url.query`; those of all others become `REDACTED`.
     #[must_use]
-    pub fn query_allow_list<T: Into<String>>(self, keys: impl IntoIterator<Item = T>) -> Self {
+    pub fn query_allow_list<T>(self, keys: impl IntoIterator<Item = T>) -> Self
+    where
+        T: Into<String>,
+    {
         self.query_redaction(QueryRedaction::all_but(keys))
     }
 
