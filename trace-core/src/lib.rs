@@ -71,6 +71,7 @@
 //!
 //! [`Config::memory_bytes_max`]: config::Config::memory_bytes_max
 
+pub mod bridge;
 mod clock;
 pub mod config;
 mod context;

@@ -18,6 +18,8 @@ use std::sync::Arc;
 pub(crate) use baggage::BaggageParser;
 pub use baggage::{Baggage, BaggageError, BaggageMember};
 pub use current::ContextGuard;
+#[cfg(feature = "tracing")]
+pub(crate) use current::replace;
 pub(crate) use current::{Entered, with_current};
 pub use future::{FutureExt, InContext};
 pub use span_context::{SpanContext, TraceFlags};

@@ -1,7 +1,7 @@
 //! Under construction.
 
 mod data;
-mod decode;
+pub(crate) mod decode;
 pub(crate) mod encode;
 mod reader;
 #[cfg(test)]

@@ -62,6 +62,13 @@ impl<'a> SpanRef<'a> {
         self.set_error(std::any::type_name::<E>());
     }
 
+    /// Describes the failure for a person: see [`Span::set_error_description`](super::Span::set_error_description).
+    pub fn set_error_description(&self, description: &str) {
+        self.record(|recorder, life| {
+            recorder.set_status(&life.pipeline.queue, StatusCode::Error, description);
+        });
+    }
+
     fn record(&self, f: impl FnOnce(&mut Recorder, &Life)) {
         if let Some(recording) = self.recording {
             recording.with(|recorder, life| {

@@ -94,7 +94,7 @@ fn a_root_span_has_ids_of_its_own_and_no_parent() {
     let read = tracer.one();
     assert_eq!(read.trace_id, context.trace_id().to_bytes());
     assert_eq!(read.span_id, context.span_id().to_bytes());
-    assert_eq!(read.parent_span_id, []);
+    assert!(read.parent_span_id.is_empty());
     assert_eq!(read.name, "root");
     assert_eq!(read.kind(), ProtoKind::Internal);
     assert_eq!(read.flags, 0x03, "sampled and random, and nothing said of a parent");
@@ -429,7 +429,7 @@ fn a_root_span_leaves_the_current_trace() {
     tracer.span("outer").in_scope(|| span("apart").root().start().end());
     let spans = tracer.spans();
     assert_ne!(spans[0].trace_id, spans[1].trace_id);
-    assert_eq!(spans[0].parent_span_id, []);
+    assert!(spans[0].parent_span_id.is_empty());
 }
 
 #[test]
