@@ -1,7 +1,6 @@
 //! What leaves: chunks of finished spans, and the worker that sends them.
 
 pub(crate) mod chunk;
-pub(crate) mod own_thread;
 pub(crate) mod queue;
 
 use std::time::Duration;

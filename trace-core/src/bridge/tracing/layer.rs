@@ -9,8 +9,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::context::Context;
-use crate::export::own_thread::is_worker_thread;
+use crate::context::{Context, with_current};
 use crate::{Key, Scope, Span, SpanContext, Tracer, Value};
 
 use super::entered;
@@ -182,7 +181,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: LayerContext<'_, S>) {
-        if is_worker_thread() {
+        if is_quiet() {
             return;
         }
         let Some(registered) = context.span(id) else { return };
@@ -251,9 +250,6 @@ where
     }
 
     fn on_event(&self, event: &Event<'_>, context: LayerContext<'_, S>) {
-        if is_worker_thread() {
-            return;
-        }
         if event.is_contextual() {
             self.add_event(&Context::current(), event);
         } else if let Some(parent) = event.parent().and_then(|parent| context_of(parent, &context)) {
@@ -290,6 +286,13 @@ where
             None => {}
         }
     }
+}
+
+/// Whether nothing is to be recorded on this thread, whatever tracer the layer has: the current context names one that is disabled.
+/// So it is on the threads of the export worker. The libraries by which it sends spans make some themselves, and a span made for each
+/// request that carries spans would never end.
+fn is_quiet() -> bool {
+    with_current(|current| current.tracer().is_some_and(|tracer| tracer.pipeline().is_none()))
 }
 
 /// The context of a span, or of the nearest of its ancestors that is not hidden from this layer.

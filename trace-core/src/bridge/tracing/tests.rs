@@ -358,12 +358,15 @@ mod spans {
         let traced = Traced::new();
         let dispatch = traced.dispatch.clone();
         let worker = std::thread::spawn(move || {
-            crate::export::own_thread::mark_worker_thread();
+            // As the worker's threads do.
+            let quiet = Context { tracer: Some(Tracer::disabled()), ..Context::new() };
+            let _quiet = quiet.attach();
             dispatcher::with_default(&dispatch, || {
                 let span = info_span!("export", attempt = 1);
                 let _entered = span.enter();
                 span.record("attempt", 2);
                 info!("connected");
+                drop(info_span!(parent: None, "root"));
             });
         });
         worker.join().unwrap();
