@@ -282,6 +282,18 @@ impl TracerBuilder {
         Traces { tracer: Tracer { pipeline: pipeline.ok() } }
     }
 
+    /// Starts the pipeline as [`build`](Self::build) does, and makes it the one that serves the whole process: [`tracer`]
+    /// and [`span`](crate::span) know it from now on. If there is one already, this is another handle to that one.
+    ///
+    /// ```no_run
+    /// use trace_core::Tracer;
+    ///
+    /// let traces = Tracer::builder().from_env().service_name("orders").init();
+    /// ```
+    pub fn init(self) -> Traces {
+        Traces { tracer: *GLOBAL.get_or_init(|| self.build().into_tracer()) }
+    }
+
     /// Starts the pipeline, if its configuration is faultless.
     ///
     /// # Errors
@@ -350,7 +362,7 @@ static GLOBAL: OnceLock<Tracer> = OnceLock::new();
 /// # }
 /// ```
 pub fn init() -> Traces {
-    Traces { tracer: *GLOBAL.get_or_init(|| Tracer::builder().from_env().build().into_tracer()) }
+    Tracer::builder().from_env().init()
 }
 
 /// As [`init`], for those who would rather not start than run with a configuration that is not what they wrote.
