@@ -4,6 +4,8 @@
 //! that a run of them is ready to be sent as it lies. What the worker must know of a span without reading it stands
 //! in a frame header beside the bytes.
 
+use std::ops::Range;
+
 use crate::otlp::wire;
 use crate::span::Scope;
 
@@ -103,12 +105,24 @@ impl Chunk {
 
     pub(crate) fn frame(&self, index: usize) -> Option<Frame<'_>> {
         let header = self.frames.get(index)?;
-        let start = match index {
+        let field = &self.bytes[self.end_before(index)..header.end as usize];
+        Some(Frame { field, scope: header.scope, local_root: header.local_root })
+    }
+
+    /// The fields of several spans in one piece; empty if there are not so many.
+    pub(crate) fn run(&self, frames: Range<usize>) -> &[u8] {
+        match frames.end.checked_sub(1).and_then(|last| self.frames.get(last)) {
+            Some(last) if !frames.is_empty() => &self.bytes[self.end_before(frames.start)..last.end as usize],
+            _ => &[],
+        }
+    }
+
+    /// Where a span begins: the end of the one before it.
+    fn end_before(&self, index: usize) -> usize {
+        match index {
             0 => 0,
             _ => self.frames[index - 1].end as usize,
-        };
-        let field = &self.bytes[start..header.end as usize];
-        Some(Frame { field, scope: header.scope, local_root: header.local_root })
+        }
     }
 
     pub(crate) fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {

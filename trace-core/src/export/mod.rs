@@ -1,7 +1,14 @@
 //! What leaves: chunks of finished spans, and the worker that sends them.
 
+mod batch;
 pub(crate) mod chunk;
+#[cfg(test)]
+mod fixture;
+mod message;
 pub(crate) mod queue;
+mod report;
+mod retry;
+mod schedule;
 
 use std::time::Duration;
 

@@ -4,6 +4,8 @@ mod data;
 pub(crate) mod decode;
 pub(crate) mod encode;
 mod reader;
+pub(crate) mod request;
+pub(crate) mod response;
 #[cfg(test)]
 pub(crate) mod sample;
 pub(crate) mod tail;

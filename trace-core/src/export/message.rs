@@ -1,0 +1,267 @@
+//! An export request on its way out: bytes gathered from chunks piece by piece, as often as they have to be sent.
+//!
+//! A request is never put together in memory. Its body copies at most [`PIECE_BYTES_MAX`] at a time out of the chunks,
+//! so that a batch in flight takes a few pieces besides the chunks; a compressed request is kept, because compressing
+//! it again for each attempt would cost more than its memory.
+
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http_body::{Frame, SizeHint};
+
+use super::batch::Batch;
+use crate::otlp::request::{Layout, Piece};
+
+/// The most bytes of one piece of a body: large enough that what a piece costs (an allocation, a part of a system call)
+/// is little for its bytes, small enough that a batch in flight takes little memory.
+const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// A request: a batch and what stands around its spans.
+#[derive(Debug)]
+pub(crate) struct Message {
+    batch: Arc<Batch>,
+    layout: Layout,
+}
+
+/// A message as it goes over the wire.
+#[derive(Clone, Debug)]
+pub(crate) enum Wire {
+    Plain(Arc<Message>),
+    #[cfg_attr(not(feature = "gzip"), expect(dead_code, reason = "only made by compressing"))]
+    Gzip(Arc<[Bytes]>),
+}
+
+/// Whether a collector may have a batch although it did not say so.
+///
+/// A request whose last byte was never handed to the connection cannot have been understood.
+#[derive(Debug, Default)]
+pub(crate) struct Arrival {
+    /// The attempt under way has handed over its last byte.
+    handed_over: AtomicBool,
+    /// An attempt before it ended without an answer, after its last byte was handed over.
+    unknown: AtomicBool,
+}
+
+/// The body of one attempt to send a message.
+#[derive(Debug)]
+pub(crate) struct Body {
+    wire: Wire,
+    /// What precedes the message: nothing, or gRPC's five bytes.
+    prefix: Bytes,
+    piece: usize,
+    /// How much of a piece that did not fit was given out already.
+    offset: usize,
+    left: usize,
+    arrival: Arc<Arrival>,
+}
+
+impl Message {
+    /// Lays out the request for a batch. `resource` is encoded as the field of `ResourceSpans`.
+    pub(crate) fn new(batch: Arc<Batch>, resource: &[u8]) -> Self {
+        let layout = Layout::new(resource, batch.runs());
+        Self { batch, layout }
+    }
+
+    /// The bytes of a piece.
+    fn bytes(&self, piece: &Piece) -> &[u8] {
+        match *piece {
+            Piece::Head { from, to } => &self.layout.heads()[from as usize..to as usize],
+            Piece::Spans(run) => self.batch.run(run),
+        }
+    }
+}
+
+impl Wire {
+    /// The length of the message as it goes over the wire, in bytes.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Plain(message) => message.layout.len(),
+            Self::Gzip(pieces) => pieces.iter().map(Bytes::len).sum(),
+        }
+    }
+
+    pub(crate) const fn is_compressed(&self) -> bool {
+        matches!(self, Self::Gzip(_))
+    }
+
+    /// The body of an attempt to send the message, preceded by `prefix`.
+    pub(crate) fn body(&self, prefix: Bytes, arrival: &Arc<Arrival>) -> Body {
+        let left = prefix.len() + self.len();
+        Body { wire: self.clone(), prefix, piece: 0, offset: 0, left, arrival: Arc::clone(arrival) }
+    }
+}
+
+impl Arrival {
+    /// An attempt begins, after one that ended with or without an answer.
+    pub(crate) fn begin(&self) {
+        self.handed_over.store(false, Ordering::Relaxed);
+    }
+
+    /// The attempt under way ended, and nobody knows whether the collector has the batch, if it was handed over.
+    pub(crate) fn lose_sight(&self) {
+        if self.handed_over.swap(false, Ordering::Relaxed) {
+            self.unknown.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// The attempt under way was answered: the collector does not have the batch from it.
+    pub(crate) fn answered(&self) {
+        self.handed_over.store(false, Ordering::Relaxed);
+    }
+
+    /// Whether the collector may have the batch.
+    pub(crate) fn is_possible(&self) -> bool {
+        self.unknown.load(Ordering::Relaxed) || self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// The transport hands the batch over by itself, without a [`Body`].
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.store(true, Ordering::Relaxed);
+    }
+}
+
+impl Body {
+    /// The next piece; empty at the end.
+    pub(crate) fn next_piece(&mut self) -> Bytes {
+        let piece = match &self.wire {
+            Wire::Plain(_) => self.gather(),
+            Wire::Gzip(_) if !self.prefix.is_empty() => std::mem::take(&mut self.prefix),
+            Wire::Gzip(pieces) => {
+                self.piece += 1;
+                pieces.get(self.piece - 1).cloned().unwrap_or_default()
+            }
+        };
+        self.left -= piece.len();
+        if self.left == 0 {
+            self.arrival.hand_over();
+        }
+        piece
+    }
+
+    fn gather(&mut self) -> Bytes {
+        let Wire::Plain(message) = &self.wire else { return Bytes::new() };
+        let mut out = BytesMut::with_capacity(self.left.min(PIECE_BYTES_MAX));
+        out.put_slice(&std::mem::take(&mut self.prefix));
+        while let Some(piece) = message.layout.pieces().get(self.piece) {
+            let bytes = &message.bytes(piece)[self.offset..];
+            let room = PIECE_BYTES_MAX - out.len();
+            if bytes.len() > room {
+                out.put_slice(&bytes[..room]);
+                self.offset += room;
+                break;
+            }
+            out.put_slice(bytes);
+            self.piece += 1;
+            self.offset = 0;
+        }
+        out.freeze()
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let body = self.get_mut();
+        if body.left == 0 {
+            return Poll::Ready(None);
+        }
+        Poll::Ready(Some(Ok(Frame::data(body.next_piece()))))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.left == 0
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.left as u64)
+    }
+}
+
+/// A message without compression, or with it.
+pub(crate) async fn wire(message: Message, compress: bool) -> Wire {
+    let plain = Wire::Plain(Arc::new(message));
+    if compress { gzip::compress(plain).await } else { plain }
+}
+
+#[cfg(feature = "gzip")]
+mod gzip {
+    use std::io::{self, Write};
+
+    use flate2::Compression;
+    use flate2::write::GzEncoder;
+
+    use super::*;
+
+    /// Compresses piece by piece, and lets the worker do other things in between.
+    pub(super) async fn compress(plain: Wire) -> Wire {
+        // Spans of a service resemble each other so much that the fastest level makes them six times smaller.
+        let mut encoder = GzEncoder::new(Pieces::default(), Compression::fast());
+        let mut body = plain.body(Bytes::new(), &Arc::default());
+        loop {
+            let piece = body.next_piece();
+            // Writing to memory does not fail.
+            if piece.is_empty() || encoder.write_all(&piece).is_err() {
+                break;
+            }
+            tokio::task::yield_now().await;
+        }
+        match encoder.finish() {
+            Ok(pieces) => Wire::Gzip(pieces.finish()),
+            Err(_) => plain,
+        }
+    }
+
+    /// Memory that grows by pieces, so that no byte is ever copied to make room.
+    #[derive(Default)]
+    struct Pieces {
+        full: Vec<Bytes>,
+        open: BytesMut,
+    }
+
+    impl Pieces {
+        fn finish(mut self) -> Arc<[Bytes]> {
+            self.full.push(self.open.freeze());
+            self.full.into()
+        }
+    }
+
+    impl Write for Pieces {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            if self.open.len() >= PIECE_BYTES_MAX {
+                self.full.push(std::mem::take(&mut self.open).freeze());
+            }
+            if self.open.capacity() == 0 {
+                self.open.reserve(PIECE_BYTES_MAX);
+            }
+            let taken = bytes.len().min(PIECE_BYTES_MAX - self.open.len());
+            self.open.put_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(not(feature = "gzip"))]
+mod gzip {
+    use super::Wire;
+
+    /// Without the feature, the configuration never asks for compression.
+    pub(super) async fn compress(plain: Wire) -> Wire {
+        plain
+    }
+}
+
+#[cfg(test)]
+mod tests;

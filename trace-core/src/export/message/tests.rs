@@ -1,0 +1,176 @@
+use opentelemetry_proto::tonic::collector::trace::v1::ExportTraceServiceRequest;
+use proptest::collection::vec;
+use proptest::prelude::*;
+use prost::Message as _;
+
+use super::*;
+use crate::export::batch::{BatchLimits, Lease, Part, Waiting};
+use crate::export::chunk::Chunk;
+use crate::export::queue::{Queue, QueueLimits};
+use crate::otlp::{OwnedValue, SpanData, decode_request, request, sample};
+use crate::span::Scope;
+
+static SCOPES: [Scope; 3] = [Scope::new("a", "1"), Scope::new("", ""), Scope::new("a", "2")];
+
+fn batch(spans: &[(usize, SpanData)]) -> Arc<Batch> {
+    let limits = QueueLimits { chunk_bytes_max: 64 << 20, live_bytes_max: 1 << 20, spans_max: None };
+    let queue: &'static Queue = Box::leak(Box::new(Queue::new(limits, 1)));
+    let mut waiting = Waiting::new(BatchLimits { bytes_max: usize::MAX, spans_max: usize::MAX });
+    let mut chunk = Chunk::new();
+    for (scope, span) in spans {
+        let bytes = sample::to_span(span).encode_to_vec();
+        if !chunk.push(&bytes, &SCOPES[*scope], false) {
+            let next = if Chunk::fits(bytes.len()) { Chunk::new() } else { Chunk::oversize(bytes.len()) };
+            waiting.push(Part::whole(Lease::new(queue, std::mem::replace(&mut chunk, next))));
+            assert!(chunk.push(&bytes, &SCOPES[*scope], false));
+        }
+    }
+    waiting.push(Part::whole(Lease::new(queue, chunk)));
+    Arc::new(waiting.take_batch().unwrap_or_default())
+}
+
+fn wire_of(spans: &[(usize, SpanData)], resource: &[(String, OwnedValue)], compress: bool) -> Wire {
+    let resource = request::resource_field(resource.iter().map(|(key, value)| (key.as_str(), value)));
+    let message = Message::new(batch(spans), &resource);
+    let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+    runtime.block_on(wire(message, compress))
+}
+
+/// The bytes of a body, after checking what it says about itself on the way.
+fn read(mut body: Body) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let exact = http_body::Body::size_hint(&body).exact().unwrap();
+    let mut cx = Context::from_waker(std::task::Waker::noop());
+    while let Poll::Ready(Some(Ok(frame))) = http_body::Body::poll_frame(Pin::new(&mut body), &mut cx) {
+        let piece = frame.into_data().unwrap();
+        assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES_MAX);
+        bytes.extend_from_slice(&piece);
+        assert_eq!(http_body::Body::size_hint(&body).exact(), Some(exact - bytes.len() as u64));
+    }
+    assert!(http_body::Body::is_end_stream(&body));
+    assert_eq!(bytes.len() as u64, exact);
+    bytes
+}
+
+/// The spans as a receiver groups them: by scope, in the order of the scopes' first spans.
+fn grouped(spans: Vec<(usize, SpanData)>, resource: Vec<(String, OwnedValue)>) -> Vec<SpanData> {
+    let resource = Arc::new(resource);
+    let mut order: Vec<usize> = Vec::new();
+    for (scope, _) in &spans {
+        if !order.contains(scope) {
+            order.push(*scope);
+        }
+    }
+    let of_scope =
+        |scope: usize| spans.iter().filter(move |(of, _)| *of == scope).map(move |(_, span)| (scope, span));
+    order
+        .iter()
+        .flat_map(|&scope| of_scope(scope))
+        .map(|(scope, span)| SpanData {
+            scope_name: SCOPES[scope].name().to_owned(),
+            scope_version: SCOPES[scope].version().to_owned(),
+            resource: Arc::clone(&resource),
+            ..span.clone()
+        })
+        .collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    #[test]
+    fn what_goes_over_the_wire_decodes_to_what_went_in(
+        spans in vec((0usize..3, sample::span()), 0..40),
+        resource in sample::attributes(),
+    ) {
+        let wire = wire_of(&spans, &resource, false);
+        let bytes = read(wire.body(Bytes::new(), &Arc::default()));
+        // OpenTelemetry's own types read it, and would write it in as many bytes.
+        let theirs = ExportTraceServiceRequest::decode(&bytes[..]).unwrap();
+        prop_assert_eq!(theirs.resource_spans.len(), 1);
+        prop_assert_eq!(decode_request(&theirs.encode_to_vec()), decode_request(&bytes));
+        prop_assert_eq!(decode_request(&bytes), Ok(grouped(spans, resource)));
+    }
+}
+
+fn large_sample() -> Vec<(usize, SpanData)> {
+    let span = SpanData {
+        trace_id: crate::TraceId::random(),
+        span_id: crate::SpanId::random(),
+        parent_span_id: None,
+        trace_state: String::new(),
+        flags: 1,
+        name: "GET /orders/{id}".to_owned(),
+        kind: crate::SpanKind::Server,
+        start_unix_nano: 1,
+        end_unix_nano: 2,
+        attributes: vec![("url.path".to_owned(), "/orders/1".into())],
+        dropped_attributes_count: 0,
+        events: Vec::new(),
+        dropped_events_count: 0,
+        links: Vec::new(),
+        dropped_links_count: 0,
+        status: crate::StatusCode::Unset,
+        status_message: String::new(),
+        scope_name: String::new(),
+        scope_version: String::new(),
+        resource: Arc::default(),
+    };
+    (0..3_000).map(|i| (i % 2, span.clone())).collect()
+}
+
+#[test]
+fn a_body_larger_than_a_piece_comes_in_pieces_and_can_be_sent_again() {
+    let spans = large_sample();
+    let wire = wire_of(&spans, &[], false);
+    assert!(wire.len() > 3 * PIECE_BYTES_MAX);
+    let once = read(wire.body(Bytes::new(), &Arc::default()));
+    let again = read(wire.body(Bytes::from_static(b"grpc!"), &Arc::default()));
+    assert_eq!(&again[..5], b"grpc!");
+    assert_eq!(&again[5..], &once[..]);
+    assert_eq!(decode_request(&once).unwrap().len(), spans.len());
+}
+
+#[cfg(feature = "gzip")]
+#[test]
+fn a_compressed_body_is_smaller_and_unpacks_to_the_plain_one() {
+    use std::io::Read;
+
+    let spans = large_sample();
+    let plain = read(wire_of(&spans, &[], false).body(Bytes::new(), &Arc::default()));
+    let wire = wire_of(&spans, &[], true);
+    assert!(wire.is_compressed() && wire.len() < plain.len() / 4);
+    for _ in 0..2 {
+        let packed = read(wire.body(Bytes::from_static(b"grpc!"), &Arc::default()));
+        let mut unpacked = Vec::new();
+        flate2::read::GzDecoder::new(&packed[5..]).read_to_end(&mut unpacked).unwrap();
+        assert_eq!(unpacked, plain);
+    }
+}
+
+#[test]
+fn a_batch_can_have_arrived_only_once_its_last_byte_was_handed_over() {
+    let arrival = Arc::new(Arrival::default());
+    let wire = wire_of(&large_sample(), &[], false);
+
+    // The connection broke early: the collector cannot have it.
+    let mut body = wire.body(Bytes::new(), &arrival);
+    body.next_piece();
+    arrival.lose_sight();
+    assert!(!arrival.is_possible());
+
+    // Handed over and refused: the collector says that it does not have it.
+    arrival.begin();
+    read(wire.body(Bytes::new(), &arrival));
+    assert!(arrival.is_possible());
+    arrival.answered();
+    assert!(!arrival.is_possible());
+
+    // Handed over and never answered: nobody knows, whatever later attempts bring.
+    arrival.begin();
+    read(wire.body(Bytes::new(), &arrival));
+    arrival.lose_sight();
+    arrival.begin();
+    arrival.answered();
+    assert!(arrival.is_possible());
+}
