@@ -111,6 +111,12 @@ impl ConfigError {
     }
 }
 
+impl From<Report> for ConfigError {
+    fn from(report: Report) -> Self {
+        Self { reports: vec![report] }
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, report) in self.reports.iter().enumerate() {

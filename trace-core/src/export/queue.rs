@@ -249,6 +249,17 @@ impl Queue {
         self.sealed.len()
     }
 
+    /// Whether the queue is bounded in spans, and half full.
+    pub(crate) fn is_filling(&self) -> bool {
+        let spans = || u64::try_from(self.spans.load(Ordering::Relaxed)).unwrap_or(0);
+        self.limits.spans_max.is_some_and(|max| spans() >= max.div_ceil(2) as u64)
+    }
+
+    /// The memory that chunks may take, in bytes.
+    pub(crate) const fn chunk_bytes_max(&self) -> usize {
+        self.limits.chunk_bytes_max
+    }
+
     /// A sealed chunk, the oldest first. The caller counts its spans as taken and pending.
     pub(crate) fn take_sealed(&self) -> Option<Box<Chunk>> {
         self.sealed.pop()
@@ -390,9 +401,15 @@ impl Queue {
     fn count_in(&self) -> Result<(), DropReason> {
         let Some(max) = self.limits.spans_max else { return Ok(()) };
         // A bound beyond `i64` bounds nothing.
-        if self.spans.fetch_add(1, Ordering::Relaxed) >= i64::try_from(max).unwrap_or(i64::MAX) {
+        let max = i64::try_from(max).unwrap_or(i64::MAX);
+        let before = self.spans.fetch_add(1, Ordering::Relaxed);
+        if before >= max {
             self.spans.fetch_sub(1, Ordering::Relaxed);
             return Err(DropReason::QueueFull);
+        }
+        if before + 1 == max - max / 2 {
+            // Open chunks may hold them all, so that none is sealed.
+            self.waker.wake();
         }
         Ok(())
     }

@@ -126,13 +126,16 @@ impl<W> Schedule<W> {
     /// Somebody wants the end, at the latest at `deadline`. The first one's deadline holds; others wait for it, as long
     /// as they want to.
     pub(crate) fn close(&mut self, waiter: W, deadline: Instant) {
-        let closing = self.closing.get_or_insert_with(|| Closing {
-            deadline,
-            swept: false,
-            waiters: Vec::new(),
-            result: Ok(()),
-        });
-        closing.waiters.push((waiter, deadline));
+        self.closing_by(deadline, Ok(())).waiters.push((waiter, deadline));
+    }
+
+    /// The end is wanted at once, and somebody who waited for it knows already that it failed.
+    pub(crate) fn close_now(&mut self, now: Instant) {
+        self.closing_by(now, Err(FlushError::Failed));
+    }
+
+    fn closing_by(&mut self, deadline: Instant, result: Result<(), FlushError>) -> &mut Closing<W> {
+        self.closing.get_or_insert_with(|| Closing { deadline, swept: false, waiters: Vec::new(), result })
     }
 
     /// Spans should leave although no batch is full, because the queue may overflow.
@@ -186,7 +189,8 @@ impl<W> Schedule<W> {
             || self.closing.as_ref().is_some_and(|closing| !closing.swept)
     }
 
-    fn unsettled(&self) -> usize {
+    /// The spans that wait and those that are being sent.
+    pub(crate) fn unsettled(&self) -> usize {
         self.waiting.len() + self.in_flight.unwrap_or(0)
     }
 

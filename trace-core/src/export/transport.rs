@@ -1,0 +1,114 @@
+//! What a way to send batches has to offer, and what all of them share.
+
+use std::error::Error;
+use std::fmt::Write;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::batch::Batch;
+use super::message::{self, Arrival, Message, Wire};
+use super::retry::{Answer, Attempt, Problem, ProblemKind};
+
+/// A way to send batches.
+///
+/// It is used on the worker's runtime only, for one batch at a time, and may panic: the worker survives it.
+pub(crate) trait Transport: Send + Sync + 'static {
+    /// Tries once to send a batch, until `deadline` at the latest. Dropping the future ends the attempt.
+    fn attempt<'a>(
+        &'a self,
+        parcel: &'a mut Parcel,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
+}
+
+/// A batch that is being sent, and what lasts from one attempt to the next.
+#[derive(Debug)]
+pub(crate) struct Parcel {
+    pub(crate) batch: Arc<Batch>,
+    pub(crate) arrival: Arc<Arrival>,
+    wire: Option<Wire>,
+}
+
+/// The most bytes of an answer that are read: it says how many spans were rejected and why, and may be anything.
+pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+/// As OTLP's specification asks for: the exporter, its language and its version.
+pub(crate) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
+
+impl Parcel {
+    pub(crate) fn new(batch: Batch, arrival: Arc<Arrival>) -> Self {
+        Self { batch: Arc::new(batch), arrival, wire: None }
+    }
+
+    /// The batch as an OTLP request, compressed on the first attempt only.
+    pub(crate) async fn wire(&mut self, resource: &[u8], compress: bool) -> Wire {
+        match &self.wire {
+            Some(wire) => wire.clone(),
+            None => {
+                let wire = message::wire(Message::new(Arc::clone(&self.batch), resource), compress).await;
+                self.wire.insert(wire).clone()
+            }
+        }
+    }
+}
+
+/// What a future gives by `deadline`, or the attempt that failed for want of it.
+pub(crate) async fn by<F: Future>(
+    deadline: Instant,
+    endpoint: &str,
+    future: F,
+) -> Result<F::Output, Attempt> {
+    tokio::time::timeout_at(deadline.into(), future).await.map_err(|_| timed_out(endpoint))
+}
+
+pub(crate) fn timed_out(endpoint: &str) -> Attempt {
+    unanswered(Problem::new(ProblemKind::Timeout, format!("from {endpoint}")))
+}
+
+/// An attempt that got no answer.
+pub(crate) fn unanswered(problem: Problem) -> Attempt {
+    Attempt::Failed { problem, answer: Answer::None, retry_after: None }
+}
+
+/// An address as it may be shown: a path, a query or a user's name may hold a secret.
+pub(crate) fn shown(endpoint: &http::Uri) -> String {
+    let mut text = String::new();
+    if let Some(scheme) = endpoint.scheme_str() {
+        let _ = write!(text, "{scheme}://");
+    }
+    text.push_str(endpoint.host().unwrap_or_default());
+    if let Some(port) = endpoint.port_u16() {
+        let _ = write!(text, ":{port}");
+    }
+    text
+}
+
+/// An error with its causes, each once: many repeat their cause's text in their own.
+pub(crate) fn with_causes(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let of_cause = error.to_string();
+        if !text.contains(&of_cause) {
+            let _ = write!(text, ": {of_cause}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_show_neither_path_nor_user() {
+        let shown = |uri: &'static str| shown(&http::Uri::from_static(uri));
+        assert_eq!(
+            shown("https://user:secret@collector:4318/key/secret?key=secret"),
+            "https://collector:4318"
+        );
+        assert_eq!(shown("http://[::1]/v1/traces"), "http://[::1]");
+    }
+}
