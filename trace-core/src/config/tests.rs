@@ -1,5 +1,6 @@
 use std::os::unix::ffi::OsStringExt;
 
+use http::HeaderValue;
 use proptest::prelude::*;
 
 use super::*;
@@ -507,6 +508,7 @@ fn headers_are_percent_decoded_and_checked() {
         assert_eq!(headers["empty"], "");
         assert_eq!(headers["x"], "2");
         assert_eq!(headers.len(), 4);
+        assert!(headers.values().all(HeaderValue::is_sensitive));
     }
 }
 
