@@ -178,7 +178,7 @@ impl Waiter {
 
 /// No span is made of what the exporter itself does, on this thread and those that work for it: its spans would have
 /// to be exported too.
-fn be_quiet() {
+pub(crate) fn be_quiet() {
     let context = crate::Context { tracer: Some(crate::Tracer::disabled()), ..crate::Context::new() };
     // For as long as the thread lives.
     std::mem::forget(context.attach());
