@@ -57,7 +57,7 @@
 //! | `timeout` | a timeout of reqwest's, or of the system's while connecting |
 //! | `dns` | the name of the server could not be resolved |
 //! | `redirect` | there were too many redirects |
-//! | `ConnectionRefused`, `ConnectionReset`… | the name of the [`std::io::ErrorKind`] that lies beneath |
+//! | `connection_refused`, `connection_reset`… | the [`std::io::ErrorKind`] that lies beneath |
 //! | `connect` | there is no connection for another reason, such as a certificate that is not trusted |
 //! | `http2_refused_stream`… | an error of HTTP/2, by the name of its [code](https://www.rfc-editor.org/rfc/rfc9113.html#section-7) |
 //! | `incomplete_message`, `parse`, `canceled` | the server went away in mid-head, did not speak HTTP, or the connection was closed first |

@@ -15,3 +15,6 @@ pub use self::future::ResponseFuture;
 pub use self::http::{HttpServer, HttpServerCall};
 pub use self::layer::ServerTraceLayer;
 pub use self::service::ServerTrace;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,150 @@
+//! The layer and its options: those of trace-tower, for a stack that is known.
+
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, MatchedPath, OriginalUri};
+use http::{Extensions, HeaderName, Uri};
+use tower_layer::Layer;
+use trace_core::{Scope, Tracer};
+use trace_tower::conventions::{KnownMethods, QueryRedaction};
+use trace_tower::{RequestHead, ServerTraceLayer};
+
+use crate::Trace;
+
+static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+
+/// Makes a span of every request that a router serves: see the [crate](crate).
+///
+/// ```
+/// use axum::Router;
+/// use axum::routing::get;
+/// use trace_axum::TraceLayer;
+///
+/// let app: Router = Router::new()
+///     .route("/orders/{id}", get(async || "an order"))
+///     .route("/healthz", get(async || "ok"))
+///     .layer(TraceLayer::new().ignore_paths(["/healthz"]).query_allow_list(["page"]));
+/// ```
+#[derive(Clone, Debug)]
+pub struct TraceLayer {
+    layer: ServerTraceLayer,
+}
+
+impl Default for TraceLayer {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<S> Layer<S> for TraceLayer {
+    type Service = Trace<S>;
+
+    fn layer(&self, inner: S) -> Trace<S> {
+        Trace::new(self.layer.layer(inner))
+    }
+}
+
+impl TraceLayer {
+    /// For a service inside: it continues its callers' traces, and adds nothing to what it answers.
+    pub fn new() -> Self {
+        Self::of(ServerTraceLayer::new())
+    }
+
+    /// For a service at the edge: as [`new`](Self::new), and every answer tells its trace
+    /// ([`response_headers`](Self::response_headers)).
+    pub fn ingress() -> Self {
+        Self::of(ServerTraceLayer::ingress())
+    }
+
+    fn of(layer: ServerTraceLayer) -> Self {
+        let layer = layer
+            .scope(&SCOPE)
+            .route_from(matched_path)
+            .original_uri_from(original_uri)
+            .peer_from(connected_address);
+        Self { layer }
+    }
+
+    /// Makes the spans by this tracer, instead of the global one ([`trace_core::init`]).
+    #[must_use]
+    pub fn tracer(self, tracer: Tracer) -> Self {
+        Self { layer: self.layer.tracer(tracer) }
+    }
+
+    /// Makes spans only of the requests for which this says so.
+    ///
+    /// A request that is left out still passes on its caller's context: what is done for it stays in the caller's trace.
+    ///
+    /// ```
+    /// # use trace_axum::TraceLayer;
+    /// let layer = TraceLayer::new().filter(|request| !request.headers.contains_key("x-synthetic"));
+    /// ```
+    #[must_use]
+    pub fn filter(self, wanted: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        Self { layer: self.layer.filter(wanted) }
+    }
+
+    /// Leaves out the requests for these paths, such as those of health checks: see [`filter`](Self::filter).
+    ///
+    /// They are compared whole, with the path that the client asked for.
+    #[must_use]
+    pub fn ignore_paths<T: Into<String>>(self, paths: impl IntoIterator<Item = T>) -> Self {
+        Self { layer: self.layer.ignore_paths(paths) }
+    }
+
+    /// Keeps the values of these keys in `url.query`; those of all others become `REDACTED`.
+    #[must_use]
+    pub fn query_allow_list<T: Into<String>>(self, keys: impl IntoIterator<Item = T>) -> Self {
+        Self { layer: self.layer.query_allow_list(keys) }
+    }
+
+    /// Says which values of a query are kept back. Default: all.
+    #[must_use]
+    pub fn query_redaction(self, redaction: QueryRedaction) -> Self {
+        Self { layer: self.layer.query_redaction(redaction) }
+    }
+
+    /// Says which methods are told by their names, instead of those that the conventions know.
+    #[must_use]
+    pub fn known_methods(self, methods: KnownMethods) -> Self {
+        Self { layer: self.layer.known_methods(methods) }
+    }
+
+    /// The `url.scheme`, where a proxy takes TLS off before this service. Default: that of the request's target, which
+    /// HTTP/2 sends and HTTP/1.1 does not; else `http`.
+    #[must_use]
+    pub fn scheme(self, scheme: &'static str) -> Self {
+        Self { layer: self.layer.scheme(scheme) }
+    }
+
+    /// Whether answers tell their trace: `server-timing: trace;desc=00-…`, beside what the service says there, and
+    /// `x-trace-id`. Also for requests that are not sampled.
+    #[must_use]
+    pub fn response_headers(self, on: bool) -> Self {
+        Self { layer: self.layer.response_headers(on) }
+    }
+
+    /// The name of the header with the bare trace id. Default: `x-trace-id`.
+    #[must_use]
+    pub fn trace_id_header(self, name: HeaderName) -> Self {
+        Self { layer: self.layer.trace_id_header(name) }
+    }
+
+    /// Whether the `exception` event of a panic has its message, which leaves the process as it is. Default: no.
+    #[must_use]
+    pub fn panic_messages(self, on: bool) -> Self {
+        Self { layer: self.layer.panic_messages(on) }
+    }
+}
+
+fn matched_path(extensions: &Extensions) -> Option<&str> {
+    extensions.get::<MatchedPath>().map(MatchedPath::as_str)
+}
+
+fn original_uri(extensions: &Extensions) -> Option<&Uri> {
+    extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
+}
+
+fn connected_address(extensions: &Extensions) -> Option<SocketAddr> {
+    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address)
+}
