@@ -1,10 +1,10 @@
 //! The configuration that environment variables make.
 //!
-//! The rules are those of the specification's
-//! [configuration types](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#configuration-types):
+//! The rules are those of the specification's [configuration
+//! types](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/#configuration-types):
 //! an empty value is no value, and one that cannot be read is reported and treated as if it were not there.
-//! In two places we are gentler than the specification, which would throw away a whole list for one bad member:
-//! the good members of `OTEL_RESOURCE_ATTRIBUTES` and of the headers are kept.
+//! In two places we are gentler than the specification, which would throw away a whole list for one bad
+//! member: the good members of `OTEL_RESOURCE_ATTRIBUTES` and of the headers are kept.
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -43,8 +43,8 @@ const RESERVED_HEADERS: [&str; 8] = [
     "transfer-encoding",
 ];
 
-/// Starts of names that concern metrics, logs, profiles or other languages only. A cluster's variables are often
-/// shared by services of many languages, so those are none of our business.
+/// Starts of names that concern metrics, logs, profiles or other languages only. A cluster's variables are
+/// often shared by services of many languages, so those are none of our business.
 const FOREIGN_PREFIXES: [&str; 24] = [
     "OTEL_BLRP_",
     "OTEL_CPP_",
@@ -218,7 +218,8 @@ fn client_identity(environment: &mut Environment<'_>) -> (Option<PathBuf>, Optio
     (None, None)
 }
 
-/// [Endpoint URLs for OTLP/HTTP](https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp)
+/// [Endpoint URLs for
+/// OTLP/HTTP](https://opentelemetry.io/docs/specs/otel/protocol/exporter/#endpoint-urls-for-otlphttp)
 fn endpoint(environment: &mut Environment<'_>, default: &OtlpConfig, insecure: bool) -> Uri {
     let [for_traces, for_all] = variables!("ENDPOINT");
     let default_text = default.endpoint.to_string();
@@ -228,7 +229,8 @@ fn endpoint(environment: &mut Environment<'_>, default: &OtlpConfig, insecure: b
             Protocol::HttpProtobuf => base_address(text),
             Protocol::Grpc if text.contains("://") => base_address(text),
             Protocol::Grpc if text.starts_with("unix:") => None,
-            // "This option only applies to OTLP/gRPC when an endpoint is provided without the `http` or `https` scheme."
+            // "This option only applies to OTLP/gRPC when an endpoint is provided without the `http` or
+            // `https` scheme."
             Protocol::Grpc if insecure => base_address(&format!("http://{text}")),
             Protocol::Grpc => base_address(&format!("https://{text}")),
         }
@@ -391,8 +393,9 @@ struct Environment<'a> {
 }
 
 impl Environment<'_> {
-    /// The first of these variables whose value `parse` accepts; it gives back what it expected otherwise. Each one that it
-    /// does not accept is reported, with its value as `show` shows it, and with what is used in the end.
+    /// The first of these variables whose value `parse` accepts; it gives back what it expected otherwise.
+    /// Each one that it does not accept is reported, with its value as `show` shows it, and with what is used
+    /// in the end.
     fn first<T, P: Into<Cow<'static, str>>>(
         &mut self,
         variables: &[&'static str],
@@ -456,8 +459,8 @@ impl Environment<'_> {
         self.first(variables, default, str::to_owned, parse).map(|(_, value)| value)
     }
 
-    /// "Any value not explicitly defined here as a true value MUST be interpreted as false": so a bad value for traces does
-    /// not give way to the one for all signals.
+    /// "Any value not explicitly defined here as a true value MUST be interpreted as false": so a bad value
+    /// for traces does not give way to the one for all signals.
     fn boolean(&mut self, variables: &[&'static str]) -> bool {
         let mut bad = None;
         let found = self.first(variables, "false", str::to_owned, |variable, text| {
@@ -558,7 +561,8 @@ impl Environment<'_> {
         });
     }
 
-    /// Reports each variable that is set, was never asked for, and may concern traces. Not its value: it may be a secret.
+    /// Reports each variable that is set, was never asked for, and may concern traces. Not its value: it may
+    /// be a secret.
     fn report_unsupported(&mut self, names: impl IntoIterator<Item = OsString>) {
         let names: BTreeSet<String> = names
             .into_iter()
@@ -566,8 +570,9 @@ impl Environment<'_> {
             .filter(|name| name.starts_with("OTEL_") && !self.known.contains(name.as_str()))
             .filter(|name| (self.lookup)(name).is_some_and(|value| !value.is_empty()))
             .collect();
-        // Kubernetes tells each container of every service in its namespace: for a service `otel-collector` it sets
-        // `OTEL_COLLECTOR_SERVICE_HOST`, `OTEL_COLLECTOR_SERVICE_PORT`, `OTEL_COLLECTOR_PORT` and more.
+        // Kubernetes tells each container of every service in its namespace: for a service `otel-collector`
+        // it sets `OTEL_COLLECTOR_SERVICE_HOST`, `OTEL_COLLECTOR_SERVICE_PORT`, `OTEL_COLLECTOR_PORT` and
+        // more.
         let services: Vec<&str> =
             names.iter().filter_map(|name| name.strip_suffix("_SERVICE_HOST")).collect();
         let is_of_service = |name: &str| {

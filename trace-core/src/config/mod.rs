@@ -1,9 +1,10 @@
 //! How a pipeline is set up: plain values, and where they come from.
 //!
-//! A [`Config`] is all that a pipeline needs to know, as plain public fields with their defaults. It can be written in
-//! code, and everything in it but the memory bound can be set from outside by the
-//! [environment variables of OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/),
-//! with no rebuild. A bad value never stops a service: it is put down in a [`Report`], and the default is used.
+//! A [`Config`] is all that a pipeline needs to know, as plain public fields with their defaults. It can be
+//! written in code, and everything in it but the memory bound can be set from outside by the [environment
+//! variables of
+//! OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), with no
+//! rebuild. A bad value never stops a service: it is put down in a [`Report`], and the default is used.
 //!
 //! ```
 //! use trace_core::config::{Config, ExporterConfig};
@@ -23,9 +24,9 @@
 //!
 //! # The variables
 //!
-//! An empty value is no value. Choices and `true` may be written in upper or lower case; white space around a value
-//! does not matter. A time-out of 0 means no time-out. Of a pair such as `OTEL_EXPORTER_OTLP_{TRACES_,}TIMEOUT` the one for traces
-//! takes precedence, as a whole.
+//! An empty value is no value. Choices and `true` may be written in upper or lower case; white space around a
+//! value does not matter. A time-out of 0 means no time-out. Of a pair such as
+//! `OTEL_EXPORTER_OTLP_{TRACES_,}TIMEOUT` the one for traces takes precedence, as a whole.
 //!
 //! | variable | default | sets |
 //! |---|---|---|
@@ -54,8 +55,8 @@
 //! | `OTEL_EXPORTER_OTLP_{TRACES_,}CERTIFICATE` | – | [`OtlpConfig::certificate`] |
 //! | `OTEL_EXPORTER_OTLP_{TRACES_,}CLIENT_KEY`, `_CLIENT_CERTIFICATE` | – | [`OtlpConfig::client_key`], [`OtlpConfig::client_certificate`] |
 //!
-//! Any other variable whose name starts with `OTEL_` is reported as not supported, unless it concerns metrics, logs
-//! or another language only, or Kubernetes sets it for a service whose name starts with `otel`.
+//! Any other variable whose name starts with `OTEL_` is reported as not supported, unless it concerns
+//! metrics, logs or another language only, or Kubernetes sets it for a service whose name starts with `otel`.
 
 mod env;
 mod report;
@@ -72,8 +73,8 @@ use crate::sampler::AnySampler;
 
 pub use report::{ConfigError, Report};
 
-/// What a time-out of 0 stands for: no limit, in practice the longest time that a 32-bit number of milliseconds holds
-/// (24.8 days), as the specification allows.
+/// What a time-out of 0 stands for: no limit, in practice the longest time that a 32-bit number of
+/// milliseconds holds (24.8 days), as the specification allows.
 pub const NO_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
 /// All that a pipeline needs to know.
@@ -132,22 +133,25 @@ pub struct OtlpConfig {
     /// The address that requests go to, complete with scheme and, for HTTP, path.
     /// Default: `http://localhost:4318/v1/traces`, or `http://localhost:4317` for gRPC.
     ///
-    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is used as it is. `OTEL_EXPORTER_OTLP_ENDPOINT` is a base address: for HTTP `/v1/traces` is
-    /// added to its path, with or without a slash at its end. For gRPC the scheme may be missing: then it is `https`, or
-    /// `http` if [`insecure`](Self::insecure) is set.
+    /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is used as it is. `OTEL_EXPORTER_OTLP_ENDPOINT` is a base
+    /// address: for HTTP `/v1/traces` is added to its path, with or without a slash at its end. For gRPC the
+    /// scheme may be missing: then it is `https`, or `http` if [`insecure`](Self::insecure) is set.
     pub endpoint: Uri,
     /// Headers of every request, such as an API key. Default: none.
     ///
-    /// In the environment they are written `name=value,name=value`, with percent-encoded values. Headers that belong to the
-    /// protocol (`content-type` and the like) are refused. The values are marked sensitive: they show neither in `Debug` nor in a report.
+    /// In the environment they are written `name=value,name=value`, with percent-encoded values. Headers that
+    /// belong to the protocol (`content-type` and the like) are refused. The values are marked sensitive:
+    /// they show neither in `Debug` nor in a report.
     pub headers: HeaderMap,
     /// The time for one attempt to send one batch. Default: 10 s.
     pub timeout: Duration,
     /// How a request's body is compressed. Default: not.
     pub compression: Compression,
-    /// For gRPC, and only for an endpoint that names no scheme: whether to speak without TLS. Default: `false`.
+    /// For gRPC, and only for an endpoint that names no scheme: whether to speak without TLS. Default:
+    /// `false`.
     pub insecure: bool,
-    /// A PEM file with the certificates that a collector is trusted by, instead of the system's. Default: none.
+    /// A PEM file with the certificates that a collector is trusted by, instead of the system's. Default:
+    /// none.
     pub certificate: Option<PathBuf>,
     /// A PEM file with the key by which this process proves who it is. Default: none.
     pub client_key: Option<PathBuf>,
@@ -185,8 +189,8 @@ pub struct BatchConfig {
     /// The most finished spans that wait, at least 1. Default: `None`, which leaves the bound to
     /// [`Config::memory_bytes_max`] (the specification's 2 048 spans lose half of a burst).
     pub max_queue_spans: Option<usize>,
-    /// The most spans in a batch, at least 1. Default: `None`, which makes batches by bytes (the specification's 512 spans
-    /// cost nearly twice as much to send).
+    /// The most spans in a batch, at least 1. Default: `None`, which makes batches by bytes (the
+    /// specification's 512 spans cost nearly twice as much to send).
     pub max_batch_spans: Option<usize>,
     /// The time for all attempts to send one batch. Default: 30 s.
     pub export_timeout: Duration,
@@ -199,8 +203,8 @@ pub struct BatchConfig {
 pub struct SpanLimits {
     /// The most attributes of a span. Default: 128.
     pub attribute_count: usize,
-    /// The most characters of an attribute's text, in spans, events and links alike. Default: no limit but the one of
-    /// the span, 64 KiB.
+    /// The most characters of an attribute's text, in spans, events and links alike. Default: no limit but
+    /// the one of the span, 64 KiB.
     pub attribute_value_length: Option<usize>,
     /// The most events of a span. Default: 128.
     pub event_count: usize,
@@ -220,8 +224,8 @@ impl Config {
 
     /// What an environment says, and what is wrong with it.
     ///
-    /// `lookup` gives the value of a variable; `names` are those of all variables that are set, so that the ones that
-    /// are not supported can be reported.
+    /// `lookup` gives the value of a variable; `names` are those of all variables that are set, so that the
+    /// ones that are not supported can be reported.
     pub fn from_lookup(
         lookup: impl Fn(&str) -> Option<OsString>,
         names: impl IntoIterator<Item = OsString>,

@@ -9,7 +9,8 @@ const VALUE_CHARS_MAX: usize = 80;
 
 /// One thing that is wrong with the configuration, and what is done about it.
 ///
-/// [`Display`](fmt::Display) gives one line. The values of headers, passwords and query strings are never in it.
+/// [`Display`](fmt::Display) gives one line. The values of headers, passwords and query strings are never in
+/// it.
 ///
 /// ```
 /// use trace_core::config::Config;
@@ -134,8 +135,8 @@ pub(super) fn redact_address(address: &str) -> String {
         Some((scheme, rest)) => (format!("{scheme}://"), rest),
         None => (String::new(), address),
     };
-    // The last `@` before the first `?` would be the exact end of a password; a password that was not encoded may
-    // hold a `?` too, and is hidden as well.
+    // The last `@` before the first `?` would be the exact end of a password; a password that was not encoded
+    // may hold a `?` too, and is hidden as well.
     let (user, rest) = match rest.rsplit_once('@') {
         Some((_, rest)) => ("REDACTED@", rest),
         None => ("", rest),

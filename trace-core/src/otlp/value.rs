@@ -7,9 +7,9 @@ use std::fmt::{self, Write};
 
 /// The value of an attribute, owned.
 ///
-/// [`Display`](fmt::Display) writes it as a person reads it: a string as it is, a number as a number, an array as
-/// `["a", "b"]`, a map as `{key: "value"}` and bytes as `0x` and hexadecimal digits. Strings are quoted only
-/// inside arrays and maps, where their ends would not be seen otherwise.
+/// [`Display`](fmt::Display) writes it as a person reads it: a string as it is, a number as a number, an
+/// array as `["a", "b"]`, a map as `{key: "value"}` and bytes as `0x` and hexadecimal digits. Strings are
+/// quoted only inside arrays and maps, where their ends would not be seen otherwise.
 ///
 /// ```
 /// use trace_core::otlp::OwnedValue;

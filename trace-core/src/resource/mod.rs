@@ -1,8 +1,9 @@
 //! Who is speaking: the attributes that every span of a process shares.
 //!
-//! A resource is put together once, when a pipeline is set up, and never changes. Its attributes are named by the
-//! [semantic conventions](https://opentelemetry.io/docs/specs/semconv/resource/); each source of them is one file of
-//! this module, a detector: a function that gives back what it found, finds nothing without complaint, and is quick.
+//! A resource is put together once, when a pipeline is set up, and never changes. Its attributes are named by
+//! the [semantic conventions](https://opentelemetry.io/docs/specs/semconv/resource/); each source of them is
+//! one file of this module, a detector: a function that gives back what it found, finds nothing without
+//! complaint, and is quick.
 //!
 //! Not collected: the command line, the owner of the process and the environment, which may hold secrets.
 
@@ -46,7 +47,8 @@ impl Resource {
     /// | `process.runtime.name`, `.version`, `.description` | `rustc`, and the compiler's version, when the build could tell |
     /// | `host.name` | the name of the host; in a Kubernetes pod, the pod's name |
     ///
-    /// Environment variables of OpenTelemetry are not read here but by [`Config::from_env`](crate::config::Config::from_env).
+    /// Environment variables of OpenTelemetry are not read here but by
+    /// [`Config::from_env`](crate::config::Config::from_env).
     pub fn detect() -> Self {
         let sdk = Self::empty()
             .with("telemetry.sdk.language", "rust")
@@ -72,8 +74,8 @@ impl Resource {
 
     /// Adds the attributes of `other` that are missing or an empty string here.
     ///
-    /// This is the [merge](https://opentelemetry.io/docs/specs/otel/resource/sdk/#merge) of the specification, with
-    /// `self` as the one that takes precedence.
+    /// This is the [merge](https://opentelemetry.io/docs/specs/otel/resource/sdk/#merge) of the
+    /// specification, with `self` as the one that takes precedence.
     pub fn or(mut self, other: Self) -> Self {
         for (key, value) in other.attributes {
             match self.attributes.iter_mut().find(|(known, _)| *known == key) {

@@ -1,11 +1,12 @@
 //! What is decided: whether a span that starts is recorded and sent, or only passes its ids on.
 //!
-//! A sampler is asked once for each span, before anything of it is recorded. The built-in ones are those of the
-//! [OpenTelemetry SDK specification, Sampling](https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampling); they
-//! answer in a few nanoseconds, allocate nothing, and are called without dynamic dispatch through [`AnySampler`].
+//! A sampler is asked once for each span, before anything of it is recorded. The built-in ones are those of
+//! the [OpenTelemetry SDK specification,
+//! Sampling](https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampling); they answer in a few nanoseconds,
+//! allocate nothing, and are called without dynamic dispatch through [`AnySampler`].
 //!
-//! A span that a sampler drops still has an id of its own and sends it on with the *sampled* flag off, so that the
-//! services behind it can agree with the decision.
+//! A span that a sampler drops still has an id of its own and sends it on with the *sampled* flag off, so
+//! that the services behind it can agree with the decision.
 
 mod parent_based;
 mod ratio;
@@ -78,7 +79,8 @@ impl<'a> SamplingParameters<'a> {
 
 /// What becomes of a span.
 ///
-/// The specification's `RECORD_ONLY` (recorded, not sent) is not among them: nothing here reads a span that is not sent.
+/// The specification's `RECORD_ONLY` (recorded, not sent) is not among them: nothing here reads a span that
+/// is not sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum SamplingDecision {

@@ -4,8 +4,8 @@ use super::{AnySampler, Sampler, SamplingDecision, SamplingParameters};
 
 /// Follows the parent's decision, and asks another sampler where a trace starts.
 ///
-/// Each kind of parent has a sampler of its own; by default a sampled parent means [`AnySampler::AlwaysOn`] and
-/// a parent that is not sampled means [`AnySampler::AlwaysOff`], be it in this process or in another one.
+/// Each kind of parent has a sampler of its own; by default a sampled parent means [`AnySampler::AlwaysOn`]
+/// and a parent that is not sampled means [`AnySampler::AlwaysOff`], be it in this process or in another one.
 /// [Specification](https://opentelemetry.io/docs/specs/otel/trace/sdk/#parentbased)
 ///
 /// ```

@@ -7,15 +7,17 @@ use crate::TraceId;
 
 use super::{Sampler, SamplingDecision, SamplingParameters};
 
-/// The number of random bits of a trace id: its right-most seven bytes (W3C Trace Context Level 2, random trace id flag).
+/// The number of random bits of a trace id: its right-most seven bytes (W3C Trace Context Level 2, random
+/// trace id flag).
 const RANDOM_BITS: u32 = 56;
 
 /// Keeps a share of all traces, from 0 (none) to 1 (all).
 ///
-/// The right-most 56 bits of the trace id are compared with a threshold, as
-/// [consistent probability sampling](https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/)
-/// does: every service that uses the same ratio keeps the same traces, and a trace that is kept at some ratio is kept
-/// at every higher one. A parent's decision is not looked at: for that, put it into a [`ParentBased`](super::ParentBased).
+/// The right-most 56 bits of the trace id are compared with a threshold, as [consistent probability
+/// sampling](https://opentelemetry.io/docs/specs/otel/trace/tracestate-probability-sampling/) does: every
+/// service that uses the same ratio keeps the same traces, and a trace that is kept at some ratio is kept at
+/// every higher one. A parent's decision is not looked at: for that, put it into a
+/// [`ParentBased`](super::ParentBased).
 ///
 /// ```
 /// use trace_core::sampler::TraceIdRatio;

@@ -1,8 +1,9 @@
 //! Which `tracing` spans are entered on each thread, and what was current before each of them.
 //!
-//! Spans are mostly exited in the reverse order of their entering, but nothing makes them: two guards in one scope may be dropped
-//! in any order, and a span may be entered twice, or on several threads at once. So each thread keeps a list; taking a span out
-//! of its middle gives what was current before it to the one that was entered after it.
+//! Spans are mostly exited in the reverse order of their entering, but nothing makes them: two guards in one
+//! scope may be dropped in any order, and a span may be entered twice, or on several threads at once. So each
+//! thread keeps a list; taking a span out of its middle gives what was current before it to the one that was
+//! entered after it.
 
 use std::cell::RefCell;
 

@@ -1,7 +1,8 @@
 //! The fields of `tracing` spans and events as attributes.
 //!
-//! Code of the user runs here: the `Debug` and `Display` of what is recorded. It may itself make spans and events, or panic. So
-//! it never runs while a span that it could reach is locked: its text goes into a buffer first.
+//! Code of the user runs here: the `Debug` and `Display` of what is recorded. It may itself make spans and
+//! events, or panic. So it never runs while a span that it could reach is locked: its text goes into a buffer
+//! first.
 
 use std::borrow::Cow;
 use std::cell::Cell;
@@ -60,7 +61,8 @@ impl Drop for Buffer {
     }
 }
 
-/// Appends the text of a value, as much of it as a span may hold. What a formatter wrote before it failed is kept.
+/// Appends the text of a value, as much of it as a span may hold. What a formatter wrote before it failed is
+/// kept.
 fn append(out: &mut String, text: fmt::Arguments<'_>) -> Range<usize> {
     struct Bounded<'a> {
         out: &'a mut String,

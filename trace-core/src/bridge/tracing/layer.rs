@@ -112,8 +112,8 @@ impl TracingLayer {
         }
     }
 
-    /// Adds an event to the span of a context. Nothing of the registry is locked here, and neither is the span while the
-    /// fields are formatted.
+    /// Adds an event to the span of a context. Nothing of the registry is locked here, and neither is the
+    /// span while the fields are formatted.
     fn add_event(&self, context: &Context, event: &Event<'_>) {
         if !context.is_recording() {
             return;
@@ -152,7 +152,8 @@ pub(super) struct Bridged {
     /// `None` once the span has ended.
     span: Option<Span>,
     span_context: SpanContext,
-    /// When something happened in the span for the last time, in nanoseconds since the Unix epoch; 0 if it was never entered.
+    /// When something happened in the span for the last time, in nanoseconds since the Unix epoch; 0 if it
+    /// was never entered.
     last_active: AtomicU64,
     has_error_type: AtomicBool,
 }
@@ -288,9 +289,9 @@ where
     }
 }
 
-/// Whether nothing is to be recorded on this thread, whatever tracer the layer has: the current context names one that is disabled.
-/// So it is on the threads of the export worker. The libraries by which it sends spans make some themselves, and a span made for each
-/// request that carries spans would never end.
+/// Whether nothing is to be recorded on this thread, whatever tracer the layer has: the current context names
+/// one that is disabled. So it is on the threads of the export worker. The libraries by which it sends spans
+/// make some themselves, and a span made for each request that carries spans would never end.
 fn is_quiet() -> bool {
     with_current(|current| current.tracer().is_some_and(|tracer| tracer.pipeline().is_none()))
 }

@@ -15,10 +15,10 @@ use super::layer::with_bridged;
 
 /// A format of log lines that adds the ids of the span in which a line is written.
 ///
-/// The names are those of
-/// [Trace Context in non-OTLP Log Formats](https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/): `trace_id`, `span_id`
-/// and `trace_flags`. The span is the one of the current [`Context`], be it of `tracing` or of this crate. Lines outside of any
-/// span stay as they are.
+/// The names are those of [Trace Context in non-OTLP Log
+/// Formats](https://opentelemetry.io/docs/specs/otel/compatibility/logging_trace_context/): `trace_id`,
+/// `span_id` and `trace_flags`. The span is the one of the current [`Context`], be it of `tracing` or of this
+/// crate. Lines outside of any span stay as they are.
 ///
 /// ```
 /// use trace_core::bridge::tracing::WithTraceIds;
@@ -54,12 +54,14 @@ impl<L: Clone, T: Clone> WithTraceIds<Format<L, T>> {
 }
 
 impl<F> WithTraceIds<F> {
-    /// As [`text`](Self::text), for a format that is not one of `tracing-subscriber`'s own. Its lines are not coloured.
+    /// As [`text`](Self::text), for a format that is not one of `tracing-subscriber`'s own. Its lines are not
+    /// coloured.
     pub const fn custom_text(format: F) -> Self {
         Self { format, in_colour: None, style: Style::Text }
     }
 
-    /// Adds `trace_id`, `span_id` and `trace_flags` to the JSON object of each line. A line that is no object stays as it is.
+    /// Adds `trace_id`, `span_id` and `trace_flags` to the JSON object of each line. A line that is no object
+    /// stays as it is.
     pub const fn json(format: F) -> Self {
         Self { format, in_colour: None, style: Style::Json }
     }
@@ -113,7 +115,8 @@ where
 
 /// The ids of the span in which an event is logged: for log formats of your own.
 ///
-/// That is the span of the current [`Context`], or of the event's explicit parent; `None` outside of any span.
+/// That is the span of the current [`Context`], or of the event's explicit parent; `None` outside of any
+/// span.
 pub fn span_context<S, N>(context: &FmtContext<'_, S, N>, event: &Event<'_>) -> Option<SpanContext>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,

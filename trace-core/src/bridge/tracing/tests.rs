@@ -538,7 +538,8 @@ mod entering {
                     match step {
                         Step::Enter(span) => entered.push((span, spans[span].enter())),
                         Step::Exit(at) if at < entered.len() => {
-                            // Two guards of one span are alike: `tracing` cannot tell which of them was dropped.
+                            // Two guards of one span are alike: `tracing` cannot tell which of them was
+                            // dropped.
                             let span = entered[at].0;
                             let last = entered.iter().rposition(|(entered, _)| *entered == span).unwrap();
                             drop(entered.remove(last));
@@ -704,8 +705,8 @@ mod events {
 
     #[test]
     fn values_that_use_their_own_span_while_they_are_formatted_do_no_harm() {
-        /// It logs on another thread, because `tracing` passes by what a subscriber's own thread does meanwhile; whatever
-        /// we held locked would never be free.
+        /// It logs on another thread, because `tracing` passes by what a subscriber's own thread does
+        /// meanwhile; whatever we held locked would never be free.
         struct Chatty<'a> {
             traced: &'a Traced,
             span: &'a TracingSpan,
