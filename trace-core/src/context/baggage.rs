@@ -248,6 +248,9 @@ impl BaggageParser {
         };
         // The line and a comma before it; normalised text is never longer.
         self.text.reserve((rest.len() + 1).min(Baggage::MAX_BYTES));
+        // Most lines have no white space. No early end, so that sixteen bytes are looked at in one instruction.
+        let spaced =
+            rest.iter().fold(0, |spaced, &byte| spaced | u8::from(byte == b' ') | u8::from(byte == b'\t'));
         while !rest.is_empty() && self.members < Baggage::MAX_MEMBERS {
             let member = grammar::trim_start(rest, OWS);
             let (read, after) = skip_member(member);
@@ -261,7 +264,7 @@ impl BaggageParser {
                 _ => (false, skip_past_comma(after)),
             };
             if kept {
-                self.keep(member);
+                self.keep(member, spaced != 0);
             }
         }
     }
@@ -273,13 +276,13 @@ impl BaggageParser {
 
     /// Appends a member that follows the grammar, without its white space, if there is room for all of it.
     #[inline]
-    fn keep(&mut self, member: &[u8]) {
+    fn keep(&mut self, member: &[u8], spaced: bool) {
         let before = self.text.len();
         if before > 0 {
             self.text.push(b',');
         }
         // Names and values hold no white space, so whatever there is stands around them.
-        if member.iter().any(|&byte| grammar::is(byte, OWS)) {
+        if spaced {
             self.text.extend(member.iter().filter(|&&byte| !grammar::is(byte, OWS)));
         } else {
             self.text.extend_from_slice(member);

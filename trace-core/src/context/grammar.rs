@@ -88,8 +88,13 @@ pub(crate) fn split_run(text: &[u8], class: u8) -> (&[u8], &[u8]) {
 
 /// The text without its first bytes of the class.
 #[inline]
-pub(crate) fn trim_start(text: &[u8], class: u8) -> &[u8] {
-    split_run(text, class).1
+pub(crate) fn trim_start(mut text: &[u8], class: u8) -> &[u8] {
+    while let [first, rest @ ..] = text
+        && is(*first, class)
+    {
+        text = rest;
+    }
+    text
 }
 
 /// The text without its last bytes of the class.

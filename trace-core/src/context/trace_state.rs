@@ -180,56 +180,71 @@ impl TraceStateParser {
         }
     }
 
-    fn read(&mut self, mut rest: &[u8]) -> Result<(), TraceStateError> {
-        self.bytes_read = self.bytes_read.saturating_add(rest.len());
+    fn read(&mut self, line: &[u8]) -> Result<(), TraceStateError> {
+        self.bytes_read = self.bytes_read.saturating_add(line.len());
         if self.bytes_read > INPUT_BYTES_MAX {
             return Err(TraceStateError::Length);
         }
-        // The line and a comma before it; normalised text is never longer.
-        self.text.reserve(rest.len() + 1);
+        let mut bytes_with_commas = 0;
+        let mut rest = line;
         loop {
             // Spaces and tabs around members are ignored.
-            rest = grammar::trim_start(rest, OWS);
-            rest = match rest {
+            rest = match grammar::trim_start(rest, OWS) {
                 // Empty members, and empty headers, are allowed.
-                [] => return Ok(()),
-                [b',', rest @ ..] => rest,
-                _ => match self.member(rest)? {
-                    [] => return Ok(()),
-                    [b',', rest @ ..] => rest,
-                    _ => return Err(TraceStateError::Value),
-                },
+                [] => break,
+                [b',', after @ ..] => after,
+                text => {
+                    let (member, after) = split_member(text)?;
+                    self.members += 1;
+                    bytes_with_commas += member.len() + 1;
+                    match grammar::trim_start(after, OWS) {
+                        [] => break,
+                        [b',', after @ ..] => after,
+                        _ => return Err(TraceStateError::Value),
+                    }
+                }
             };
         }
-    }
-
-    /// Reads the member that the text begins with, and the white space behind it.
-    #[inline]
-    fn member<'a>(&mut self, text: &'a [u8]) -> Result<&'a [u8], TraceStateError> {
-        // No white space is allowed between key, `=` and value.
-        let (key, rest) = grammar::split_run(text, STATE_KEY);
-        let [b'=', rest @ ..] = rest else { return Err(TraceStateError::Key) };
-        if !is_key_of_its_class(key) {
-            return Err(TraceStateError::Key);
-        }
-        let (value, rest) = grammar::split_run(rest, STATE_VALUE);
-        // Leading spaces belong to a value, trailing ones do not.
-        let value = grammar::trim_end(value, OWS);
-        if !is_value_of_its_class(value) {
-            return Err(TraceStateError::Value);
-        }
         // There can be at most 32 members in a list; empty ones are none.
-        if self.members == TraceState::MAX_MEMBERS {
+        if self.members > TraceState::MAX_MEMBERS {
             return Err(TraceStateError::Members);
         }
-        self.members += 1;
+        self.text.reserve(bytes_with_commas);
+        if bytes_with_commas == line.len() + 1 {
+            // Nothing but members and the commas between them, as most lines are.
+            self.keep(line);
+        } else {
+            let members = line.split(|&byte| byte == b',').map(grammar::trim);
+            members.filter(|member| !member.is_empty()).for_each(|member| self.keep(member));
+        }
+        Ok(())
+    }
+
+    #[inline]
+    fn keep(&mut self, members: &[u8]) {
         if !self.text.is_empty() {
             self.text.push(b',');
         }
-        let (member, _) = text.split_at(key.len() + 1 + value.len());
-        self.text.extend_from_slice(member);
-        Ok(grammar::trim_start(rest, OWS))
+        self.text.extend_from_slice(members);
     }
+}
+
+/// Cuts the text behind the member that it begins with: `list-member = key "=" value`
+#[inline]
+fn split_member(text: &[u8]) -> Result<(&[u8], &[u8]), TraceStateError> {
+    // No white space is allowed between key, `=` and value.
+    let (key, rest) = grammar::split_run(text, STATE_KEY);
+    let [b'=', rest @ ..] = rest else { return Err(TraceStateError::Key) };
+    if !is_key_of_its_class(key) {
+        return Err(TraceStateError::Key);
+    }
+    // Leading spaces belong to a value, trailing ones do not.
+    let (value, _) = grammar::split_run(rest, STATE_VALUE);
+    let value = grammar::trim_end(value, OWS);
+    if !is_value_of_its_class(value) {
+        return Err(TraceStateError::Value);
+    }
+    Ok(text.split_at(key.len() + 1 + value.len()))
 }
 
 /// `key = ( lcalpha / DIGIT ) 0*255 ( keychar )`
