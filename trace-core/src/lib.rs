@@ -53,7 +53,7 @@
 //! | add to the span of the request in a handler | [`Context::span`] |
 //! | pass the context through a queue or another protocol | [`propagation`] |
 //! | pass data on to every service below | [`Baggage`] |
-//! | use `tracing`'s `#[instrument]`, and have ids in log lines | `tracing`, with the feature of that name |
+//! | use `tracing`'s `#[instrument]`, and have ids in log lines | `bridge::tracing`, with the feature `tracing` |
 //! | see in a test what was sent | `testing`, with the feature of that name |
 //!
 //! # Features
