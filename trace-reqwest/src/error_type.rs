@@ -40,7 +40,8 @@ fn of_reqwest(error: &reqwest::Error) -> ErrorType {
     ErrorType::named(name)
 }
 
-/// Whether an `io::ErrorKind` says more than the error around it: TLS reports all of its errors as `InvalidData`.
+/// Whether an `io::ErrorKind` says more than the error around it: TLS reports all of its errors
+/// as `InvalidData`.
 fn tells_something(kind: &ErrorType) -> bool {
     !matches!(kind.as_str(), "invalid_data" | "invalid_input")
 }

@@ -18,12 +18,13 @@
 //! [`builder`] takes any [`reqwest::ClientBuilder`], and the middlewares that you use:
 //!
 //! ```no_run
-//! # struct RetryTransientMiddleware;
-//! # #[derive(Clone, Copy)] struct Policy;
-//! # impl RetryTransientMiddleware { fn new_with_policy(_: Policy) -> trace_reqwest::TraceMiddleware { Default::default() } }
-//! # fn example(policy: Policy) -> Result<(), reqwest::Error> {
+//! # fn example() -> Result<(), reqwest::Error> {
 //! use std::time::Duration;
 //!
+//! use reqwest_retry::RetryTransientMiddleware;
+//! use reqwest_retry::policies::ExponentialBackoff;
+//!
+//! let policy = ExponentialBackoff::builder().build_with_max_retries(3);
 //! let client = trace_reqwest::builder(reqwest::Client::builder().timeout(Duration::from_secs(2)))
 //!     .with(RetryTransientMiddleware::new_with_policy(policy))
 //!     .build()?;
@@ -57,7 +58,7 @@
 //! | `timeout` | a timeout of reqwest's, or of the system's while connecting |
 //! | `dns` | the name of the server could not be resolved |
 //! | `redirect` | there were too many redirects |
-//! | `connection_refused`, `connection_reset`… | the [`std::io::ErrorKind`] that lies beneath |
+//! | `connection_refused`, `connection_reset`… | the name of the [`std::io::ErrorKind`] that lies beneath |
 //! | `connect` | there is no connection for another reason, such as a certificate that is not trusted |
 //! | `http2_refused_stream`… | an error of HTTP/2, by the name of its [code](https://www.rfc-editor.org/rfc/rfc9113.html#section-7) |
 //! | `incomplete_message`, `parse`, `canceled` | the server went away in mid-head, did not speak HTTP, or the connection was closed first |

@@ -64,7 +64,7 @@ async fn a_server_that_is_not_there_is_told_by_the_kind_of_the_error() {
     let address = socket.local_addr().unwrap();
     let error = client(&traced).get(format!("http://{address}/")).send().await.unwrap_err();
     assert!(error.is_connect());
-    assert_error(&traced.span().await, Some("ConnectionRefused"));
+    assert_error(&traced.span().await, Some("connection_refused"));
 }
 
 #[tokio::test]
@@ -96,7 +96,7 @@ async fn a_connection_that_is_reset_is_told_by_the_kind_of_the_error() {
     })
     .await;
     client(&traced).get(format!("http://{address}/")).send().await.unwrap_err();
-    assert_error(&traced.span().await, Some("ConnectionReset"));
+    assert_error(&traced.span().await, Some("connection_reset"));
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn a_request_body_that_fails_is_told_by_its_error() {
     let body = reqwest::Body::wrap_stream(stream);
     client(&traced).post(server.url("/")).body(body).send().await.unwrap_err();
     let span = traced.span().await;
-    assert_error(&span, Some("BrokenPipe"));
+    assert_error(&span, Some("broken_pipe"));
     assert!(!format!("{span:?}").contains("s3cret"));
 }
 

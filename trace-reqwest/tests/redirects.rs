@@ -259,7 +259,9 @@ async fn cross(traced: &Traced, client: ClientWithMiddleware) -> usize {
         _ => redirect(302, &elsewhere),
     })
     .await;
-    let response = client.get(server.url("/")).header("cookie", "mine").send().await.unwrap();
+    let caller = traced.tracer().span("caller").start();
+    let call = client.get(server.url("/")).header("cookie", "mine").send();
+    let response = caller.run(call).await.unwrap();
     assert_eq!(response.url().as_str(), other.url("/end"));
     for seen in server.seen() {
         assert_eq!((seen.header("authorization"), seen.header("cookie")), (Some("s3cret"), Some("mine")));

@@ -1,5 +1,5 @@
 //! A server that remembers what it was asked, and a pipeline whose collector is at hand.
-#![allow(dead_code, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -24,8 +24,9 @@ use trace_core::{SpanId, SpanKind, StatusCode, TraceId, Tracer, TracerBuilder, T
 pub const SOON: Duration = Duration::from_secs(20);
 
 pub struct Traced {
-    pub collector: Collector,
+    // Dropped, and flushed, while the collector is still there.
     traces: Traces,
+    pub collector: Collector,
 }
 
 impl Traced {
@@ -36,7 +37,7 @@ impl Traced {
     pub fn with(change: impl FnOnce(TracerBuilder) -> TracerBuilder) -> Self {
         let collector = Collector::start_blocking().unwrap();
         let traces = change(Tracer::builder().exporter(exporter(&collector.http_endpoint()))).build();
-        Self { collector, traces }
+        Self { traces, collector }
     }
 
     pub fn tracer(&self) -> Tracer {
