@@ -92,7 +92,7 @@ impl Builder {
         self
     }
 
-    /// Which values of a URL's query are left out of `url.full`. Default: [all](QueryRedaction::all).
+    /// Which values of a URL's query are left out of `url.full`. Default: all.
     #[must_use]
     pub fn redact_query(mut self, redaction: QueryRedaction) -> Self {
         self.trace = self.trace.redact_query(redaction);

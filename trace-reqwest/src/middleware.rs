@@ -97,7 +97,7 @@ impl TraceMiddleware {
         self
     }
 
-    /// Which values of a URL's query are left out of `url.full`. Default: [all](QueryRedaction::all).
+    /// Which values of a URL's query are left out of `url.full`. Default: all.
     #[must_use]
     pub fn redact_query(mut self, redaction: QueryRedaction) -> Self {
         self.redaction = redaction;

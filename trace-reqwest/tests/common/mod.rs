@@ -1,5 +1,5 @@
 //! A server that remembers what it was asked, and a pipeline whose collector is at hand.
-#![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, reason = "each test binary uses a part of it")]
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
