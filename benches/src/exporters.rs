@@ -1,0 +1,107 @@
+//! How each tracer is set up: as its documentation says, with the batching exporter that it recommends, OTLP over HTTP
+//! to the local collector.
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use fastrace_opentelemetry::OpenTelemetryReporter;
+use opentelemetry::InstrumentationScope;
+use opentelemetry::trace::TracerProvider as _;
+use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::propagation::TraceContextPropagator;
+use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use trace_core::Tracer;
+use trace_core::config::{ExporterConfig, OtlpConfig};
+use trace_core::sampler::{AnySampler, ParentBased};
+use tracing_subscriber::Registry;
+use tracing_subscriber::layer::SubscriberExt;
+
+use crate::harness::Collector;
+
+const SERVICE: &str = "benches";
+
+/// Long enough for any collector on the same host.
+const DRAIN: Duration = Duration::from_secs(5);
+
+/// What is decided for a trace that begins here; one that came from elsewhere is sampled as its caller said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Sampled {
+    Yes,
+    No,
+}
+
+/// This workspace's tracer with everything else by default.
+pub(crate) fn ours(collector: &Collector, sampled: Sampled) -> Tracer {
+    let mut otlp = OtlpConfig::default();
+    otlp.endpoint = collector.endpoint.parse().expect("the runner's address is one");
+    let builder = Tracer::builder().service_name(SERVICE).exporter(ExporterConfig::Otlp(otlp));
+    let traces = match sampled {
+        Sampled::Yes => builder,
+        Sampled::No => builder.sampler(ParentBased::new(AnySampler::AlwaysOff)),
+    }
+    .build();
+    let tracer = traces.tracer();
+    // The process ends by the end of `main`: there is nothing to flush then.
+    std::mem::forget(traces);
+    tracer
+}
+
+/// Sends what waits.
+pub(crate) fn drain_ours(tracer: Tracer) {
+    tracer.blocking_flush(DRAIN).expect("the local collector takes everything");
+}
+
+/// OpenTelemetry's SDK with everything else by default: 2 048 spans in the queue, 512 in a batch.
+pub(crate) fn sdk(collector: &Collector, sampled: Sampled) -> SdkTracerProvider {
+    let here = match sampled {
+        Sampled::Yes => Sampler::AlwaysOn,
+        Sampled::No => Sampler::AlwaysOff,
+    };
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(here)))
+        .with_resource(resource())
+        .with_batch_exporter(sdk_exporter(collector))
+        .build();
+    opentelemetry::global::set_text_map_propagator(TraceContextPropagator::new());
+    opentelemetry::global::set_tracer_provider(provider.clone());
+    provider
+}
+
+/// Sends what waits.
+pub(crate) fn drain_sdk(provider: &SdkTracerProvider) {
+    provider.force_flush().expect("the local collector takes everything");
+}
+
+/// `tracing` with nothing but the layer of `tracing-opentelemetry`, without what it adds to the spans of its own accord.
+/// What is returned sends what waits.
+pub(crate) fn tracing(collector: &Collector, sampled: Sampled) -> impl Fn() + Sync + 'static {
+    let provider = sdk(collector, sampled);
+    let layer = tracing_opentelemetry::layer()
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_tracer(provider.tracer(SERVICE));
+    tracing::subscriber::set_global_default(Registry::default().with(layer)).expect("it is the only one");
+    move || drain_sdk(&provider)
+}
+
+/// fastrace with its OpenTelemetry reporter.
+pub(crate) fn fastrace(collector: &Collector) {
+    let scope = InstrumentationScope::builder(SERVICE).build();
+    let reporter = OpenTelemetryReporter::new(sdk_exporter(collector), Cow::Owned(resource()), scope);
+    fastrace::set_reporter(reporter, fastrace::collector::Config::default());
+}
+
+fn sdk_exporter(collector: &Collector) -> SpanExporter {
+    SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(&collector.endpoint)
+        .build()
+        .expect("the runner's address is one")
+}
+
+fn resource() -> Resource {
+    Resource::builder().with_service_name(SERVICE).build()
+}

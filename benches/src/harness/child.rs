@@ -1,0 +1,228 @@
+//! One subject in its own process: bursts of its unit of work, measured in one of three ways.
+
+use std::hint;
+use std::str::FromStr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+
+use super::statistics::median;
+use super::{Entry, allocator, callgrind, clock};
+
+/// Where the subject sends its spans.
+#[derive(Clone, Debug)]
+pub(crate) struct Collector {
+    /// OTLP over HTTP, path included.
+    pub(crate) endpoint: String,
+}
+
+/// One way to do the work, set up and ready.
+pub(crate) struct Subject {
+    burst: Box<dyn Fn(usize, &mut dyn FnMut(&mut dyn FnMut())) + Sync>,
+    drain: Box<dyn Fn() + Sync>,
+}
+
+impl Subject {
+    /// A subject whose unit of work needs nothing.
+    pub(crate) fn new(unit: impl Fn() + Sync + 'static) -> Self {
+        Self::with_input(|| (), move |()| unit())
+    }
+
+    /// A subject whose unit of work uses something up, which is made off the clock.
+    pub(crate) fn with_input<I>(
+        prepare: impl Fn() -> I + Sync + 'static,
+        unit: impl Fn(I) + Sync + 'static,
+    ) -> Self {
+        Self {
+            burst: Box::new(move |units, measure| {
+                let mut inputs: Vec<I> = (0..units).map(|_| prepare()).collect();
+                measure(&mut || inputs.drain(..).for_each(&unit));
+            }),
+            drain: Box::new(|| {}),
+        }
+    }
+
+    /// Sends what the bursts left behind; off the thread's clock, and on that of the process.
+    pub(crate) fn drained_by(mut self, drain: impl Fn() + Sync + 'static) -> Self {
+        self.drain = Box::new(drain);
+        self
+    }
+
+    fn burst(&self, units: usize, measure: &mut dyn FnMut(&mut dyn FnMut())) {
+        (self.burst)(units, measure);
+    }
+
+    fn warm_up(&self, units: usize, bursts: usize) {
+        for _ in 0..bursts {
+            self.burst(units, &mut |work| work());
+            (self.drain)();
+        }
+    }
+}
+
+/// What a process is started for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Task {
+    /// Times, and then allocations.
+    Measure,
+    /// A few bursts for callgrind to count.
+    Count,
+}
+
+/// What a unit of work costs: printed by the child, read by the runner.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Costs {
+    pub(crate) thread_ns: f64,
+    pub(crate) process_ns: f64,
+    pub(crate) allocations: f64,
+    pub(crate) bytes: f64,
+}
+
+/// How many bursts a process makes before it measures: allocators, pools, caches and branch predictors settle in a few.
+const WARM_UP: usize = 12;
+
+/// How many bursts callgrind counts: every one costs the same number of instructions, but for what a hash map or an
+/// arena does now and then.
+pub(crate) const COUNTED: usize = 4;
+
+/// Does one task and prints what it found.
+pub(crate) fn run(entry: &Entry, collector: &Collector, task: Task, units: usize, bursts: usize) {
+    let subject = (entry.setup)(collector);
+    subject.warm_up(units, WARM_UP);
+    match task {
+        Task::Measure => println!("{}", measure(&subject, entry.threads, units, bursts).line()),
+        Task::Count => {
+            for _ in 0..COUNTED {
+                subject.burst(units, &mut callgrind::collected);
+                (subject.drain)();
+            }
+        }
+    }
+}
+
+fn measure(subject: &Subject, threads: usize, units: usize, bursts: usize) -> Costs {
+    let (thread_ns, process_ns) = match threads {
+        1 => time(subject, units, bursts),
+        _ => (time_at_once(subject, threads, units, bursts), f64::NAN),
+    };
+    let mut counted = allocator::Allocations::default();
+    for _ in 0..COUNTED {
+        subject.burst(units, &mut |work| {
+            let burst = allocator::count(work);
+            counted.number += burst.number;
+            counted.bytes += burst.bytes;
+        });
+        (subject.drain)();
+    }
+    let all = (COUNTED * units) as f64;
+    Costs {
+        thread_ns,
+        process_ns,
+        allocations: counted.number as f64 / all,
+        bytes: counted.bytes as f64 / all,
+    }
+}
+
+/// A unit's time on its thread and in the whole process, in nanoseconds: the medians over the bursts.
+fn time(subject: &Subject, units: usize, bursts: usize) -> (f64, f64) {
+    let mut on_thread = Vec::with_capacity(bursts);
+    let mut in_process = Vec::with_capacity(bursts);
+    for _ in 0..bursts {
+        let mut process_start = 0;
+        subject.burst(units, &mut |work| {
+            process_start = clock::process_ns();
+            let start = clock::thread_ns();
+            work();
+            on_thread.push((clock::thread_ns() - start) as f64 / units as f64);
+        });
+        (subject.drain)();
+        in_process.push((clock::process_ns() - process_start) as f64 / units as f64);
+    }
+    (median(&on_thread), median(&in_process))
+}
+
+/// A unit's time on the first thread while others do the same.
+fn time_at_once(subject: &Subject, threads: usize, units: usize, bursts: usize) -> f64 {
+    let at_start = AtomicUsize::new(0);
+    let at_end = AtomicUsize::new(0);
+    // Spinning, because a thread that is woken begins when a short burst is over.
+    let meet = |place: &AtomicUsize, round: usize| {
+        place.fetch_add(1, Ordering::AcqRel);
+        while place.load(Ordering::Acquire) < threads * (round + 1) {
+            hint::spin_loop();
+        }
+    };
+    let work = |thread: usize| {
+        let mut times = Vec::with_capacity(bursts);
+        for round in 0..bursts {
+            subject.burst(units, &mut |work| {
+                meet(&at_start, round);
+                let start = clock::thread_ns();
+                work();
+                times.push((clock::thread_ns() - start) as f64 / units as f64);
+            });
+            if thread == 0 {
+                (subject.drain)();
+            }
+            meet(&at_end, round);
+        }
+        median(&times)
+    };
+    thread::scope(|scope| {
+        for thread in 1..threads {
+            scope.spawn(move || work(thread));
+        }
+        work(0)
+    })
+}
+
+impl Costs {
+    fn line(&self) -> String {
+        let Self { thread_ns, process_ns, allocations, bytes } = self;
+        format!("{thread_ns} {process_ns} {allocations} {bytes}")
+    }
+}
+
+impl FromStr for Costs {
+    type Err = String;
+
+    fn from_str(line: &str) -> Result<Self, String> {
+        let numbers: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+        let [thread_ns, process_ns, allocations, bytes] = numbers[..] else {
+            return Err(format!("not four numbers: {line:?}"));
+        };
+        Ok(Self { thread_ns, process_ns, allocations, bytes })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn costs_are_read_as_they_were_printed() {
+        let costs = Costs { thread_ns: 54.5, process_ns: 200.0, allocations: 0.0, bytes: 0.25 };
+        assert_eq!(costs.line().parse(), Ok(costs));
+        assert!("1 2 3".parse::<Costs>().is_err());
+    }
+
+    #[test]
+    fn allocations_off_the_clock_are_not_counted() {
+        let subject = Subject::with_input(|| vec![0u8; 100], drop).drained_by(|| drop(vec![0u8; 100]));
+        let costs = measure(&subject, 1, 8, 3);
+        assert_eq!((costs.allocations, costs.bytes), (0.0, 0.0));
+        let subject = Subject::new(|| drop(hint::black_box(vec![0u8; 100])));
+        let costs = measure(&subject, 1, 8, 3);
+        assert_eq!((costs.allocations, costs.bytes), (1.0, 100.0));
+    }
+
+    #[test]
+    fn threads_at_once_all_do_every_burst() {
+        let units = std::sync::Arc::new(AtomicUsize::new(0));
+        let count = units.clone();
+        let subject = Subject::new(move || {
+            count.fetch_add(1, Ordering::Relaxed);
+        });
+        time_at_once(&subject, 2, 10, 5);
+        assert_eq!(units.load(Ordering::Relaxed), 100);
+    }
+}

@@ -1,0 +1,91 @@
+//! How costs are measured: the parts that every bench shares.
+//!
+//! A [`Bench`] answers one question by a few [`Case`]s; a case has [`Entry`]s, one for each way to do the same work. The
+//! runner gives each entry a process of its own, again and again in turns, so that what disturbs the machine disturbs
+//! all of them; in its process, an entry becomes a [`Subject`] that does its unit of work in bursts on the thread's
+//! own clock, and is drained off the clock.
+
+mod allocator;
+mod callgrind;
+mod child;
+mod clock;
+mod machine;
+mod report;
+mod runner;
+mod sink;
+mod statistics;
+
+pub(crate) use child::{Collector, Subject, Task, run as work};
+pub(crate) use machine::Machine;
+pub(crate) use report::Report;
+pub(crate) use runner::{Callgrind, Effort, run};
+
+/// One question, and the cases that answer it.
+pub(crate) struct Bench {
+    pub(crate) name: &'static str,
+    pub(crate) question: &'static str,
+    pub(crate) cases: &'static [Case],
+}
+
+/// The same work done in several ways.
+pub(crate) struct Case {
+    pub(crate) name: &'static str,
+    /// How many spans a unit of work makes: bursts are cut to some 400 spans.
+    pub(crate) spans: usize,
+    /// The entry whose costs are no tracing at all: the others are shown as what they add to it.
+    pub(crate) added_to: Option<&'static str>,
+    pub(crate) entries: &'static [Entry],
+    pub(crate) ratios: &'static [Ratio],
+}
+
+/// One way to do the work.
+pub(crate) struct Entry {
+    pub(crate) name: &'static str,
+    /// How many threads do it at once; the first one's costs are shown.
+    pub(crate) threads: usize,
+    pub(crate) setup: fn(&Collector) -> Subject,
+}
+
+/// Two entries compared, as they were measured right after each other.
+pub(crate) struct Ratio {
+    pub(crate) of: &'static str,
+    pub(crate) to: &'static str,
+    pub(crate) clock: Clock,
+    /// The goal for the upper quartile.
+    pub(crate) at_most: Option<f64>,
+}
+
+/// Whose time is meant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Clock {
+    /// That of the thread that does the work: what a request waits for.
+    Thread,
+    /// That of the whole process until everything is sent.
+    Process,
+}
+
+impl Entry {
+    pub(crate) const fn new(name: &'static str, setup: fn(&Collector) -> Subject) -> Self {
+        Self { name, threads: 1, setup }
+    }
+
+    pub(crate) const fn on_threads(self, threads: usize) -> Self {
+        Self { threads, ..self }
+    }
+}
+
+impl Ratio {
+    pub(crate) const fn new(of: &'static str, to: &'static str, at_most: f64) -> Self {
+        Self { of, to, clock: Clock::Thread, at_most: Some(at_most) }
+    }
+
+    pub(crate) const fn by(self, clock: Clock) -> Self {
+        Self { clock, ..self }
+    }
+}
+
+impl Case {
+    pub(crate) fn entry(&self, name: &str) -> Option<&Entry> {
+        self.entries.iter().find(|entry| entry.name == name)
+    }
+}
