@@ -212,10 +212,9 @@ mod tests {
     use super::*;
 
     fn waiting(limits: BatchLimits, chunks: &[Vec<usize>]) -> Waiting {
-        let queue = queue();
         let mut waiting = Waiting::new(limits);
         for sizes in chunks {
-            waiting.push(Part::whole(Lease::new(queue, chunk(sizes))));
+            waiting.push(Part::whole(Lease::new(queue(), chunk(sizes))));
         }
         waiting
     }
@@ -266,9 +265,8 @@ mod tests {
 
     #[test]
     fn a_chunk_goes_back_when_the_last_batch_that_refers_to_it_is_dropped() {
-        let queue = queue();
         let mut waiting = Waiting::new(BatchLimits { bytes_max: 1_000, spans_max: 2 });
-        waiting.push(Part::whole(Lease::new(queue, chunk(&[1, 2, 3]))));
+        waiting.push(Part::whole(Lease::new(queue(), chunk(&[1, 2, 3]))));
         let (first, second) = (waiting.take_batch().unwrap(), waiting.take_batch().unwrap());
         let lease = Arc::downgrade(&first.parts[0].chunk);
         drop(first);

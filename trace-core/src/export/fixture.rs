@@ -1,5 +1,7 @@
 //! What the tests of the export path start from.
 
+use std::sync::LazyLock;
+
 use super::batch::{Lease, Part};
 use super::chunk::Chunk;
 use super::queue::{Queue, QueueLimits};
@@ -7,10 +9,12 @@ use crate::span::Scope;
 
 pub(super) static SCOPE: Scope = Scope::new("a", "1");
 
-/// A queue with more room than any test needs.
+/// A queue for chunks to go back to, which nothing is taken from.
 pub(super) fn queue() -> &'static Queue {
-    let limits = QueueLimits { chunk_bytes_max: 16 << 20, live_bytes_max: 1 << 20, spans_max: None };
-    Box::leak(Box::new(Queue::new(limits, 1)))
+    static QUEUE: LazyLock<Queue> = LazyLock::new(|| {
+        Queue::new(QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None }, 1)
+    });
+    &QUEUE
 }
 
 /// A chunk with spans of these sizes.

@@ -6,8 +6,11 @@
 
 mod batch;
 pub(crate) mod chunk;
+mod console;
 #[cfg(test)]
 mod fixture;
+#[cfg(feature = "grpc")]
+mod grpc;
 #[cfg(feature = "http")]
 mod http;
 mod message;
@@ -22,9 +25,11 @@ mod worker;
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use self::batch::BatchLimits;
 use self::chunk::SPAN_BYTES_MAX;
+use self::console::Console;
 use self::queue::Queue;
 use self::retry::RetryLimits;
 use self::transport::Transport;
@@ -60,6 +65,9 @@ impl Error for FlushError {}
 /// The bytes of spans in a batch: some 2 048 spans, at 120 ns each to send; with 512 it was 205 ns.
 const BATCH_BYTES: usize = 800 << 10;
 
+/// The longest that a span waits to be printed: somebody looks at the terminal.
+const CONSOLE_DELAY: Duration = Duration::from_millis(500);
+
 /// Starts the worker that sends what comes into the queue, as the configuration says. `tick` is called at once, soon
 /// after, and then every second.
 ///
@@ -71,9 +79,11 @@ pub(crate) fn start(
     config: &Config,
 ) -> Result<WorkerHandle, ConfigError> {
     let transport = transport(config)?;
-    let attempt_timeout = match &config.exporter {
-        ExporterConfig::Otlp(otlp) => otlp.timeout,
-        ExporterConfig::Console | ExporterConfig::None => config.batch.export_timeout,
+    let (attempt_timeout, schedule_delay) = match &config.exporter {
+        ExporterConfig::Otlp(otlp) => (otlp.timeout, config.batch.schedule_delay),
+        ExporterConfig::Console | ExporterConfig::None => {
+            (config.batch.export_timeout, config.batch.schedule_delay.min(CONSOLE_DELAY))
+        }
     };
     let worker = WorkerConfig {
         batch: BatchLimits {
@@ -81,7 +91,7 @@ pub(crate) fn start(
             bytes_max: BATCH_BYTES.min(config.memory_bytes_max / 16),
             spans_max: config.batch.max_batch_spans.unwrap_or(usize::MAX),
         },
-        schedule_delay: config.batch.schedule_delay,
+        schedule_delay,
         retry: RetryLimits { attempt_timeout, batch_timeout: config.batch.export_timeout },
         // A quarter of the chunks' memory, if each is as large as a chunk can be.
         wake_chunks_max: queue.chunk_bytes_max() / 4 / SPAN_BYTES_MAX,
@@ -94,7 +104,8 @@ fn transport(config: &Config) -> Result<Arc<dyn Transport>, ConfigError> {
     match &config.exporter {
         ExporterConfig::Otlp(otlp) => self::otlp(otlp, resource_field(config.resource.iter())),
         ExporterConfig::Console | ExporterConfig::None => {
-            Err(fault("exporter", "this build of trace-core has no console exporter".to_owned()))
+            let resource = config.resource.iter().map(|(key, value)| (key.to_owned(), value.clone()));
+            Ok(Arc::new(Console::stdout(resource.collect())))
         }
     }
 }
@@ -103,6 +114,8 @@ fn otlp(config: &OtlpConfig, resource: Vec<u8>) -> Result<Arc<dyn Transport>, Co
     match config.protocol {
         #[cfg(feature = "http")]
         Protocol::HttpProtobuf => Ok(Arc::new(http::Http::new(config.clone(), resource))),
+        #[cfg(feature = "grpc")]
+        Protocol::Grpc => Ok(Arc::new(grpc::Grpc::new(config.clone(), resource))),
         #[allow(unreachable_patterns, reason = "what is left depends on the features")]
         protocol => {
             drop(resource);

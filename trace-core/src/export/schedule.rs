@@ -24,7 +24,18 @@ pub(crate) enum Step<W> {
     /// Nothing until this time, or until something happens.
     Wait(Instant),
     /// The shutdown is complete.
-    Finish(Vec<W>, Result<(), FlushError>),
+    Finish(End<W>),
+}
+
+/// The end of a shutdown.
+#[derive(Debug)]
+pub(crate) struct End<W> {
+    /// Who waits for it.
+    pub(crate) waiters: Vec<W>,
+    /// What to tell them.
+    pub(crate) result: Result<(), FlushError>,
+    /// By when they want to be told.
+    pub(crate) deadline: Instant,
 }
 
 #[derive(Debug)]
@@ -168,7 +179,7 @@ impl<W> Schedule<W> {
             && let Some(closing) = self.closing.take()
         {
             let waiters = closing.waiters.into_iter().map(|(waiter, _)| waiter).collect();
-            return Step::Finish(waiters, closing.result);
+            return Step::Finish(End { waiters, result: closing.result, deadline: closing.deadline });
         }
         Step::Wait(self.next_time())
     }

@@ -20,6 +20,12 @@ pub(crate) trait Transport: Send + Sync + 'static {
         parcel: &'a mut Parcel,
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
+
+    /// The pipeline shuts down: what the transport holds back leaves now, until `deadline` at the latest.
+    fn finish(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        let _ = deadline;
+        Box::pin(std::future::ready(()))
+    }
 }
 
 /// A batch that is being sent, and what lasts from one attempt to the next.

@@ -28,7 +28,7 @@ use super::message::Arrival;
 use super::queue::{ExportCounters, Queue};
 use super::report::Reports;
 use super::retry::{Answer, Attempt, Next, Outcome, Problem, ProblemKind, Retry, RetryLimits, after};
-use super::schedule::{Schedule, Step};
+use super::schedule::{End, Schedule, Step};
 use super::transport::{Parcel, Transport};
 use crate::clock::CALIBRATION;
 use crate::telemetry::DropReason;
@@ -213,9 +213,6 @@ struct Delivery {
     task: JoinHandle<(Outcome, Option<Instant>)>,
 }
 
-/// The end of the worker: who waits for it, and what to tell them.
-type End = (Vec<Waiter>, Result<(), FlushError>);
-
 impl Worker {
     fn new(
         queue: &'static Queue,
@@ -240,13 +237,16 @@ impl Worker {
     }
 
     fn run(mut self, runtime: Runtime) {
-        let (waiters, result) = loop {
+        let End { waiters, result, deadline } = loop {
             // A panic here is a fault of ours, and must not become the service's.
             match catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.work()))) {
                 Ok(end) => break end,
                 Err(_) => self.start_again(),
             }
         };
+        let finish =
+            async { tokio::time::timeout_at(deadline.into(), self.transport.finish(deadline)).await };
+        let _ = catch_unwind(AssertUnwindSafe(|| runtime.block_on(finish)));
         // Requests that were given up, and connections, go with the runtime, and with them the last chunks.
         runtime.shutdown_background();
         drop(self.delivery);
@@ -263,13 +263,13 @@ impl Worker {
     }
 
     /// Works until somebody shuts it down.
-    async fn work(&mut self) -> End {
+    async fn work(&mut self) -> End<Waiter> {
         self.tick(CALIBRATION);
         let mut sleep = pin!(tokio::time::sleep_until(self.next_tick.into()));
         poll_fn(|cx| self.poll(cx, sleep.as_mut())).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<End> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<End<Waiter>> {
         self.queue.register(cx.waker());
         self.take_outcome(cx);
         if self.queue.is_filling() {
@@ -295,7 +295,7 @@ impl Worker {
                     self.queue.export.settle(lost as u64, Outcome::Dropped(DropReason::ShutDown));
                     self.abandon_delivery();
                 }
-                Step::Finish(waiters, result) => return Poll::Ready((waiters, result)),
+                Step::Finish(end) => return Poll::Ready(end),
                 Step::Wait(until) => {
                     if self.has_more() {
                         continue;

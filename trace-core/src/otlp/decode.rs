@@ -51,6 +51,17 @@ pub(crate) fn decode_span(
     one_span(Reader::new(span), scope, resource, &mut Budget(DECODED_BYTES_MAX))
 }
 
+/// The trace that an encoded span belongs to.
+pub(crate) fn trace_id_of(span: &[u8]) -> Option<TraceId> {
+    let mut fields = Reader::new(span);
+    while let Some((number, payload)) = fields.next().ok()? {
+        if number == 1 {
+            return trace_id(payload, "Span.trace_id").ok();
+        }
+    }
+    None
+}
+
 /// Who made a span: name and version.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Scope<'a> {

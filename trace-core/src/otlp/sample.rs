@@ -71,6 +71,32 @@ fn span_id() -> impl Strategy<Value = SpanId> {
     any::<u64>().prop_filter_map("zero", SpanId::from_u64)
 }
 
+/// A span with a name and little else.
+pub(crate) fn plain_span(name: &str) -> SpanData {
+    SpanData {
+        trace_id: TraceId::from_u128(1).expect("not zero"),
+        span_id: SpanId::from_u64(1).expect("not zero"),
+        parent_span_id: None,
+        trace_state: String::new(),
+        flags: 1,
+        name: name.to_owned(),
+        kind: SpanKind::Internal,
+        start_unix_nano: 1,
+        end_unix_nano: 2,
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: Vec::new(),
+        dropped_events_count: 0,
+        links: Vec::new(),
+        dropped_links_count: 0,
+        status: StatusCode::Unset,
+        status_message: String::new(),
+        scope_name: String::new(),
+        scope_version: String::new(),
+        resource: Arc::default(),
+    }
+}
+
 prop_compose! {
     fn what()(
         name in ".{0,20}",
@@ -85,26 +111,17 @@ prop_compose! {
         dropped in any::<(u32, u32, u32)>(),
     ) -> SpanData {
         SpanData {
-            trace_id: TraceId::from_u128(1).expect("not zero"),
-            span_id: SpanId::from_u64(1).expect("not zero"),
-            parent_span_id: None,
             trace_state,
             flags,
-            name,
             kind,
             start_unix_nano: times.0,
             end_unix_nano: times.1,
-            attributes: Vec::new(),
             dropped_attributes_count: dropped.0,
-            events: Vec::new(),
             dropped_events_count: dropped.1,
-            links: Vec::new(),
             dropped_links_count: dropped.2,
             status,
             status_message,
-            scope_name: String::new(),
-            scope_version: String::new(),
-            resource: Arc::default(),
+            ..plain_span(&name)
         }
     }
 }

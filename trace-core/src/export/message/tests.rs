@@ -6,26 +6,24 @@ use prost::Message as _;
 use super::*;
 use crate::export::batch::{BatchLimits, Lease, Part, Waiting};
 use crate::export::chunk::Chunk;
-use crate::export::queue::{Queue, QueueLimits};
+use crate::export::fixture::queue;
 use crate::otlp::{OwnedValue, SpanData, decode_request, request, sample};
 use crate::span::Scope;
 
 static SCOPES: [Scope; 3] = [Scope::new("a", "1"), Scope::new("", ""), Scope::new("a", "2")];
 
 fn batch(spans: &[(usize, SpanData)]) -> Arc<Batch> {
-    let limits = QueueLimits { chunk_bytes_max: 64 << 20, live_bytes_max: 1 << 20, spans_max: None };
-    let queue: &'static Queue = Box::leak(Box::new(Queue::new(limits, 1)));
     let mut waiting = Waiting::new(BatchLimits { bytes_max: usize::MAX, spans_max: usize::MAX });
     let mut chunk = Chunk::new();
     for (scope, span) in spans {
         let bytes = sample::to_span(span).encode_to_vec();
         if !chunk.push(&bytes, &SCOPES[*scope], false) {
             let next = if Chunk::fits(bytes.len()) { Chunk::new() } else { Chunk::oversize(bytes.len()) };
-            waiting.push(Part::whole(Lease::new(queue, std::mem::replace(&mut chunk, next))));
+            waiting.push(Part::whole(Lease::new(queue(), std::mem::replace(&mut chunk, next))));
             assert!(chunk.push(&bytes, &SCOPES[*scope], false));
         }
     }
-    waiting.push(Part::whole(Lease::new(queue, chunk)));
+    waiting.push(Part::whole(Lease::new(queue(), chunk)));
     Arc::new(waiting.take_batch().unwrap_or_default())
 }
 
@@ -94,28 +92,8 @@ proptest! {
 }
 
 fn large_sample() -> Vec<(usize, SpanData)> {
-    let span = SpanData {
-        trace_id: crate::TraceId::random(),
-        span_id: crate::SpanId::random(),
-        parent_span_id: None,
-        trace_state: String::new(),
-        flags: 1,
-        name: "GET /orders/{id}".to_owned(),
-        kind: crate::SpanKind::Server,
-        start_unix_nano: 1,
-        end_unix_nano: 2,
-        attributes: vec![("url.path".to_owned(), "/orders/1".into())],
-        dropped_attributes_count: 0,
-        events: Vec::new(),
-        dropped_events_count: 0,
-        links: Vec::new(),
-        dropped_links_count: 0,
-        status: crate::StatusCode::Unset,
-        status_message: String::new(),
-        scope_name: String::new(),
-        scope_version: String::new(),
-        resource: Arc::default(),
-    };
+    let mut span = sample::plain_span("GET /orders/{id}");
+    span.attributes.push(("url.path".to_owned(), "/orders/1".into()));
     (0..3_000).map(|i| (i % 2, span.clone())).collect()
 }
 

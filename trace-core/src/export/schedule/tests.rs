@@ -48,7 +48,7 @@ impl Desk {
                 Step::Send(batch) => Did::Sent(batch.len()),
                 Step::Answer(who, result) => Did::Answered(who, result),
                 Step::Abandon(lost) => Did::Abandoned(lost),
-                Step::Finish(who, result) => Did::Finished(who, result),
+                Step::Finish(end) => Did::Finished(end.waiters, end.result),
                 Step::Wait(until) => Did::Waits((until - self.start).as_millis() as u64),
             };
         }

@@ -1,0 +1,371 @@
+//! OTLP over gRPC: one unary call for an attempt, by `tonic`'s `Channel`.
+//!
+//! The channel is used as the HTTP/2 service that it is: the message is ready as bytes, so gRPC's five bytes before it are
+//! all the codec there is. The status is read by hand, because it comes from the network and may be anything.
+//! As with HTTP, no proxy is used, and the channel is made anew where that may help: after a failure, when its
+//! certificates come from files, and after a call that was never answered, since its connection may be dead.
+
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use bytes::{BufMut, Bytes, BytesMut};
+use http::header::{CONTENT_TYPE, TE};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, StatusCode, Uri, Version};
+use http_body::Body as _;
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tower::Service;
+
+use super::retry::{Answer, Attempt, Problem, ProblemKind};
+use super::tls;
+use super::transport::{
+    ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, shown, timed_out, unanswered, with_causes,
+};
+use crate::config::{Compression, OtlpConfig};
+use crate::otlp::response;
+
+const PATH: &str = "/opentelemetry.proto.collector.trace.v1.TraceService/Export";
+
+const GRPC_ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");
+const GRPC_STATUS: HeaderName = HeaderName::from_static("grpc-status");
+const GRPC_MESSAGE: HeaderName = HeaderName::from_static("grpc-message");
+const GRPC_STATUS_DETAILS: HeaderName = HeaderName::from_static("grpc-status-details-bin");
+
+pub(crate) struct Grpc {
+    config: OtlpConfig,
+    /// The endpoint as it may be shown.
+    shown: String,
+    /// The resource as the field of `ResourceSpans`.
+    resource: Vec<u8>,
+    channel: Mutex<Option<Channel>>,
+}
+
+/// What came back from a call.
+#[derive(Debug, Default)]
+struct Reply {
+    http_status: StatusCode,
+    headers: HeaderMap,
+    message: Vec<u8>,
+    trailers: HeaderMap,
+}
+
+impl Grpc {
+    pub(crate) fn new(config: OtlpConfig, resource: Vec<u8>) -> Self {
+        Self { shown: shown(&config.endpoint), config, resource, channel: Mutex::new(None) }
+    }
+
+    async fn try_attempt(&self, parcel: &mut Parcel, deadline: Instant) -> Result<Attempt, Attempt> {
+        let channel = by(deadline, &self.shown, self.channel()).await?.map_err(unanswered)?;
+        let compress = self.config.compression == Compression::Gzip;
+        let wire = by(deadline, &self.shown, parcel.wire(&self.resource, compress)).await?;
+
+        let mut request = Request::new(Body::new(wire.body(prefix(&wire)?, &parcel.arrival)));
+        *request.method_mut() = Method::POST;
+        *request.version_mut() = Version::HTTP_2;
+        *request.uri_mut() = Uri::from_static(PATH);
+        let headers = request.headers_mut();
+        *headers = self.config.headers.clone();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(TE, HeaderValue::from_static("trailers"));
+        if wire.is_compressed() {
+            headers.insert(GRPC_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        match by(deadline, &self.shown, call(channel, request)).await {
+            Ok(Ok(reply)) => Ok(judge(&reply)),
+            Ok(Err(text)) => {
+                if self.config.certificate.is_some() || self.config.client_certificate.is_some() {
+                    self.forget_channel();
+                }
+                Err(unanswered(Problem::new(ProblemKind::Connection, format!("{}: {text}", self.shown))))
+            }
+            Err(_) => {
+                self.forget_channel();
+                Err(timed_out(&self.shown))
+            }
+        }
+    }
+
+    /// The channel, made now if there is none. It connects when it is used.
+    async fn channel(&self) -> Result<Channel, Problem> {
+        if let Some(channel) = &*self.channel.lock().unwrap_or_else(PoisonError::into_inner) {
+            return Ok(channel.clone());
+        }
+        let channel = connect_lazy(&self.config).await?;
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
+        Ok(channel)
+    }
+
+    fn forget_channel(&self) {
+        *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+}
+
+impl Transport for Grpc {
+    fn attempt<'a>(
+        &'a self,
+        parcel: &'a mut Parcel,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
+        Box::pin(async move { self.try_attempt(parcel, deadline).await.unwrap_or_else(|attempt| attempt) })
+    }
+}
+
+/// Whether the message is compressed, and its length.
+fn prefix(wire: &super::message::Wire) -> Result<Bytes, Attempt> {
+    let len = u32::try_from(wire.len())
+        .map_err(|_| Attempt::Refused(Problem::new(ProblemKind::Setup, "a batch of more than 4 GiB")))?;
+    let mut prefix = BytesMut::with_capacity(5);
+    prefix.put_u8(u8::from(wire.is_compressed()));
+    prefix.put_u32(len);
+    Ok(prefix.freeze())
+}
+
+async fn connect_lazy(config: &OtlpConfig) -> Result<Channel, Problem> {
+    tls::check(config)?;
+    let setup = |error: &dyn std::error::Error| Problem::new(ProblemKind::Setup, with_causes(error));
+    if config.endpoint.scheme_str() != Some("https") {
+        let endpoint =
+            Endpoint::from(config.endpoint.clone()).user_agent(USER_AGENT).map_err(|error| setup(&error))?;
+        return Ok(endpoint.connect_lazy());
+    }
+    #[cfg(feature = "tls")]
+    return tls_channel(config).await;
+    #[cfg(not(feature = "tls"))]
+    Err(Problem::new(ProblemKind::Setup, "an https endpoint needs TLS"))
+}
+
+/// A channel with TLS of ours, so that HTTP and gRPC trust the same certificates, whatever features of `tonic` are on.
+#[cfg(feature = "tls")]
+async fn tls_channel(config: &OtlpConfig) -> Result<Channel, Problem> {
+    let setup = |text: String| Problem::new(ProblemKind::Setup, text);
+    let blocking = config.clone();
+    // The system's certificates and those of the configuration are files.
+    let tls = tokio::task::spawn_blocking(move || tls::client_config(&blocking))
+        .await
+        .unwrap_or_else(|_| Err(setup("TLS panicked".to_owned())))?;
+    let https =
+        hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().build();
+    let secure = config.endpoint.clone();
+    // tonic would add TLS of its own to an `https` address, or refuse it for want of its feature; so it is told `http`, and
+    // connects where we say.
+    let connector = tower::service_fn(move |_: Uri| https.clone().call(secure.clone()));
+    let mut plain = config.endpoint.clone().into_parts();
+    plain.scheme = Some(http::uri::Scheme::HTTP);
+    let plain = Uri::from_parts(plain).map_err(|error| setup(error.to_string()))?;
+    let endpoint = Endpoint::from(plain)
+        .origin(config.endpoint.clone())
+        .user_agent(USER_AGENT)
+        .map_err(|error| setup(with_causes(&error)))?;
+    Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+async fn call(mut channel: Channel, request: Request<Body>) -> Result<Reply, String> {
+    let text = |error: tonic::transport::Error| with_causes(&error);
+    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(text)?;
+    let response = channel.call(request).await.map_err(text)?;
+    let (head, body) = response.into_parts();
+    let mut reply = Reply { http_status: head.status, headers: head.headers, ..Reply::default() };
+    if reply.headers.contains_key(GRPC_STATUS) {
+        // An answer without a message: everything is in the headers.
+        return Ok(reply);
+    }
+    let mut body = pin!(body);
+    while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
+        match frame.map_err(|status| status.message().to_owned())?.into_data() {
+            Ok(data) => {
+                reply.message.extend_from_slice(&data);
+                if reply.message.len() > ANSWER_BYTES_MAX {
+                    return Err("an answer without end".to_owned());
+                }
+            }
+            Err(frame) => {
+                if let Ok(trailers) = frame.into_trailers() {
+                    reply.trailers = trailers;
+                }
+            }
+        }
+    }
+    Ok(reply)
+}
+
+/// What comes of an answer: [failures over gRPC](https://opentelemetry.io/docs/specs/otlp/#failures).
+fn judge(reply: &Reply) -> Attempt {
+    let status = if reply.trailers.contains_key(GRPC_STATUS) { &reply.trailers } else { &reply.headers };
+    let Some(code) = status.get(GRPC_STATUS) else { return judge_http(reply.http_status) };
+    // "Codes that are not known are UNKNOWN": so is one that is not a number.
+    let code = code.to_str().ok().and_then(|code| code.parse().ok()).unwrap_or(2u8);
+    if code == 0 {
+        let partial = message(&reply.message).and_then(|message| response::partial_success(message).ok());
+        let partial = partial.unwrap_or_default();
+        let warning = (partial.rejected_spans > 0 || !partial.error_message.is_empty())
+            .then(|| Problem::new(ProblemKind::PartialSuccess, partial.error_message));
+        return Attempt::Accepted { rejected: partial.rejected_spans, warning };
+    }
+    let text = status.get(GRPC_MESSAGE).map(|text| percent_decoded(text.as_bytes())).unwrap_or_default();
+    let problem = Problem::new(ProblemKind::Grpc(code), text);
+    failed(code, problem, retry_delay(status))
+}
+
+fn failed(code: u8, problem: Problem, retry_after: Option<Duration>) -> Attempt {
+    match code {
+        // ABORTED, OUT_OF_RANGE, UNAVAILABLE.
+        10 | 11 | 14 => Attempt::Failed { problem, answer: Answer::NotTaken, retry_after },
+        // CANCELLED, DEADLINE_EXCEEDED, DATA_LOSS: what was done by then is not said.
+        1 | 4 | 15 => Attempt::Failed { problem, answer: Answer::None, retry_after },
+        // RESOURCE_EXHAUSTED: "retryable only if the server signals that the recovery is possible" by RetryInfo.
+        8 if retry_after.is_some() => Attempt::Failed { problem, answer: Answer::NotTaken, retry_after },
+        _ => Attempt::Refused(problem),
+    }
+}
+
+/// Somebody answered who does not speak gRPC, by gRPC's own
+/// [table](https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md).
+fn judge_http(status: StatusCode) -> Attempt {
+    let problem = Problem::new(ProblemKind::Http(status.as_u16()), "without a gRPC status");
+    match status.as_u16() {
+        429 | 503 => Attempt::Failed { problem, answer: Answer::NotTaken, retry_after: None },
+        502 | 504 => Attempt::Failed { problem, answer: Answer::None, retry_after: None },
+        _ => Attempt::Refused(problem),
+    }
+}
+
+/// The message of a reply, if it came whole and plain.
+fn message(reply: &[u8]) -> Option<&[u8]> {
+    let (prefix, message) = reply.split_first_chunk::<5>()?;
+    let [0, len @ ..] = *prefix else { return None };
+    message.get(..usize::try_from(u32::from_be_bytes(len)).ok()?)
+}
+
+/// `RetryInfo` in the details of a status.
+fn retry_delay(status: &HeaderMap) -> Option<Duration> {
+    let details = base64_decoded(status.get(GRPC_STATUS_DETAILS)?.as_bytes())?;
+    response::rpc_status(&details).ok()?.retry_delay
+}
+
+/// Text in which `%XX` stands for a byte. What is not such an escape stays.
+fn percent_decoded(text: &[u8]) -> String {
+    let digit = |at: usize| text.get(at).and_then(|digit| (*digit as char).to_digit(16));
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut at = 0;
+    while let Some(&byte) = text.get(at) {
+        match (byte, digit(at + 1), digit(at + 2)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two hex digits are a byte.
+                bytes.push((high << 4 | low) as u8);
+                at += 3;
+            }
+            _ => {
+                bytes.push(byte);
+                at += 1;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// Standard base64, with padding or without it; `None` if it is not.
+fn base64_decoded(text: &[u8]) -> Option<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(text.len() / 4 * 3);
+    let (mut bits, mut count) = (0u32, 0);
+    for &symbol in text.iter().take_while(|symbol| **symbol != b'=') {
+        let six = match symbol {
+            b'A'..=b'Z' => symbol - b'A',
+            b'a'..=b'z' => symbol - b'a' + 26,
+            b'0'..=b'9' => symbol - b'0' + 52,
+            b'+' => 62,
+            b'/' => 63,
+            _ => return None,
+        };
+        bits = bits << 6 | u32::from(six);
+        count += 6;
+        if count >= 8 {
+            count -= 8;
+            bytes.push((bits >> count) as u8);
+        }
+    }
+    Some(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn reply(headers: &[(HeaderName, &str)], message: &[u8]) -> Reply {
+        let pairs = headers.iter().map(|(name, value)| (name.clone(), HeaderValue::from_str(value).unwrap()));
+        Reply { trailers: pairs.collect(), message: message.to_vec(), ..Reply::default() }
+    }
+
+    #[test]
+    fn exactly_the_codes_of_the_specification_are_tried_again() {
+        for code in 1..=20u8 {
+            let code_text = code.to_string();
+            let failed = |details: &[(HeaderName, &str)]| {
+                let mut headers = vec![(GRPC_STATUS, code_text.as_str())];
+                headers.extend_from_slice(details);
+                matches!(judge(&reply(&headers, b"")), Attempt::Failed { .. })
+            };
+            assert_eq!(failed(&[]), [1, 4, 10, 11, 14, 15].contains(&code), "{code}");
+            // RESOURCE_EXHAUSTED with RetryInfo { retry_delay: 1 s }.
+            let details = "CAgaMAoodHlwZS5nb29nbGVhcGlzLmNvbS9nb29nbGUucnBjLlJldHJ5SW5mbxIECgIIAQ==";
+            let with_retry_info = [1, 4, 8, 10, 11, 14, 15];
+            assert_eq!(failed(&[(GRPC_STATUS_DETAILS, details)]), with_retry_info.contains(&code), "{code}");
+        }
+    }
+
+    #[test]
+    fn the_headers_are_the_trailers_of_a_reply_without_message() {
+        let mut trailers_only = reply(&[(GRPC_STATUS, "3"), (GRPC_MESSAGE, "no%20spans%2C%e2%82%ac%")], b"");
+        std::mem::swap(&mut trailers_only.headers, &mut trailers_only.trailers);
+        let problem = Problem::new(ProblemKind::Grpc(3), "no spans,€%");
+        assert_eq!(judge(&trailers_only), Attempt::Refused(problem));
+    }
+
+    #[test]
+    fn a_partial_success_counts_the_rejected() {
+        // ExportTraceServiceResponse { partial_success: { rejected_spans: 3, error_message: "old" } }
+        let message = [0, 0, 0, 0, 9, 0x0a, 0x07, 0x08, 0x03, 0x12, 0x03, b'o', b'l', b'd'];
+        let attempt = judge(&reply(&[(GRPC_STATUS, "0")], &message));
+        let warning = Some(Problem::new(ProblemKind::PartialSuccess, "old"));
+        assert_eq!(attempt, Attempt::Accepted { rejected: 3, warning });
+        // What cannot be read rejects nothing.
+        for damaged in [&message[..10], &[1, 0, 0, 0, 1, 0][..], &[]] {
+            let attempt = judge(&reply(&[(GRPC_STATUS, "0")], damaged));
+            assert_eq!(attempt, Attempt::Accepted { rejected: 0, warning: None });
+        }
+    }
+
+    #[test]
+    fn an_answer_without_grpc_status_is_judged_by_its_http_status() {
+        let judge =
+            |status| judge(&Reply { http_status: StatusCode::from_u16(status).unwrap(), ..Reply::default() });
+        for status in [429, 502, 503, 504] {
+            assert!(matches!(judge(status), Attempt::Failed { .. }), "{status}");
+        }
+        for status in [200, 400, 401, 403, 404, 500] {
+            assert!(matches!(judge(status), Attempt::Refused(_)), "{status}");
+        }
+    }
+
+    #[test]
+    fn base64_is_read_with_padding_and_without() {
+        assert_eq!(base64_decoded(b"aGVsbG8="), Some(b"hello".to_vec()));
+        assert_eq!(base64_decoded(b"aGVsbG8"), Some(b"hello".to_vec()));
+        assert_eq!(base64_decoded(b"+/+/"), Some(vec![0xfb, 0xff, 0xbf]));
+        assert_eq!(base64_decoded(b""), Some(vec![]));
+        assert_eq!(base64_decoded(b"a b"), None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_trailers_are_judged(values in vec("[ -~]{0,40}", 3), message in vec(any::<u8>(), 0..20)) {
+            let names = [GRPC_STATUS, GRPC_MESSAGE, GRPC_STATUS_DETAILS];
+            let pairs: Vec<_> = names.into_iter().zip(values.iter().map(String::as_str)).collect();
+            let _ = judge(&reply(&pairs, &message));
+        }
+    }
+}
