@@ -16,7 +16,7 @@ use tower::Service;
 use tower::layer::util::Identity;
 
 use crate::exporters::{self, Sampled};
-use crate::harness::{Bench, Case, Collector, Entry, Subject};
+use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
 
 pub(crate) const BENCH: Bench = Bench {
     name: "middleware",
@@ -30,12 +30,18 @@ pub(crate) const BENCH: Bench = Bench {
             entries: &[
                 Entry::new(BARE, |_| bare(Sampled::Yes)),
                 Entry::new("identity", |_| identity(Sampled::Yes)),
+                Entry::new(OURS, |collector| ours(collector, Sampled::Yes)),
                 Entry::new(TOWER_HTTP, |_| tower_http(Sampled::Yes)),
-                Entry::new("fastrace-axum", |collector| fastrace_axum(collector, Sampled::Yes)),
-                Entry::new("opentelemetry-instrumentation-tower", |c| instrumentation_tower(c, Sampled::Yes)),
-                Entry::new("axum-tracing-opentelemetry", |c| axum_tracing_opentelemetry(c, Sampled::Yes)),
+                Entry::new(FASTRACE_AXUM, |collector| fastrace_axum(collector, Sampled::Yes)),
+                Entry::new(INSTRUMENTATION_TOWER, |c| instrumentation_tower(c, Sampled::Yes)),
+                Entry::new(AXUM_TRACING, |c| axum_tracing_opentelemetry(c, Sampled::Yes)),
             ],
-            ratios: &[],
+            ratios: &[
+                Ratio::new(OURS, TOWER_HTTP, 1.2),
+                Ratio::new(OURS, FASTRACE_AXUM, 0.5),
+                Ratio::new(OURS, INSTRUMENTATION_TOWER, 0.35),
+                Ratio::new(OURS, AXUM_TRACING, 0.15),
+            ],
         },
         Case {
             name: "not sampled",
@@ -43,18 +49,23 @@ pub(crate) const BENCH: Bench = Bench {
             added_to: Some(BARE),
             entries: &[
                 Entry::new(BARE, |_| bare(Sampled::No)),
+                Entry::new(OURS, |collector| ours(collector, Sampled::No)),
                 Entry::new(TOWER_HTTP, |_| tower_http(Sampled::No)),
-                Entry::new("fastrace-axum", |collector| fastrace_axum(collector, Sampled::No)),
-                Entry::new("opentelemetry-instrumentation-tower", |c| instrumentation_tower(c, Sampled::No)),
-                Entry::new("axum-tracing-opentelemetry", |c| axum_tracing_opentelemetry(c, Sampled::No)),
+                Entry::new(FASTRACE_AXUM, |collector| fastrace_axum(collector, Sampled::No)),
+                Entry::new(INSTRUMENTATION_TOWER, |c| instrumentation_tower(c, Sampled::No)),
+                Entry::new(AXUM_TRACING, |c| axum_tracing_opentelemetry(c, Sampled::No)),
             ],
-            ratios: &[],
+            ratios: &[Ratio::new(OURS, TOWER_HTTP, 0.6)],
         },
     ],
 };
 
 const BARE: &str = "bare router";
+const OURS: &str = "trace-axum";
 const TOWER_HTTP: &str = "tower-http, nobody listening";
+const FASTRACE_AXUM: &str = "fastrace-axum";
+const INSTRUMENTATION_TOWER: &str = "opentelemetry-instrumentation-tower";
+const AXUM_TRACING: &str = "axum-tracing-opentelemetry";
 
 async fn item(Path(_id): Path<u64>) -> &'static str {
     "an item"
@@ -115,6 +126,12 @@ fn bare(sampled: Sampled) -> Subject {
 /// What axum itself needs for any layer.
 fn identity(sampled: Sampled) -> Subject {
     serving(router().layer(Identity::new()), sampled)
+}
+
+fn ours(collector: &Collector, sampled: Sampled) -> Subject {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    let layer = trace_axum::TraceLayer::new().tracer(tracer);
+    serving(router().layer(layer), sampled).drained_by(move || exporters::drain_ours(tracer))
 }
 
 fn tower_http(sampled: Sampled) -> Subject {
