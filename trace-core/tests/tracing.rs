@@ -14,9 +14,15 @@ use trace_core::config::{ExporterConfig, OtlpConfig, Protocol};
 use trace_core::testing::Collector;
 use trace_core::{Context, FutureExt, Tracer, Traces};
 
+/// By gRPC, where it is built in: the library that speaks HTTP/2 makes `tracing` spans of its own.
 fn pipeline(collector: &Collector) -> Traces {
-    let mut otlp = OtlpConfig::new(Protocol::HttpProtobuf);
-    otlp.endpoint = format!("{}/v1/traces", collector.http_endpoint()).parse().unwrap();
+    let (protocol, endpoint) = if cfg!(feature = "grpc") {
+        (Protocol::Grpc, collector.grpc_endpoint())
+    } else {
+        (Protocol::HttpProtobuf, format!("{}/v1/traces", collector.http_endpoint()))
+    };
+    let mut otlp = OtlpConfig::new(protocol);
+    otlp.endpoint = endpoint.parse().unwrap();
     Tracer::builder().exporter(ExporterConfig::Otlp(otlp)).build()
 }
 
