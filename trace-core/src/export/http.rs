@@ -1,18 +1,31 @@
-//! OTLP over HTTP: one POST for an attempt, by `reqwest`.
+//! OTLP over HTTP: one POST for an attempt, by hyper-util's client.
 //!
-//! The client has none of its conveniences: it follows no redirect (a collector that moved is a mistake to be told
-//! about, and a redirect could carry an API key to anybody), uses no proxy (the environment's proxies are for the
-//! service's own calls, and a collector is mostly beside it), and retries nothing by itself. It is made at the first
-//! attempt and, as long as that fails, at each one after it: a certificate that is mounted late, or renewed, is found.
+//! It is `reqwest`'s own client without `reqwest` around it, and without what a collector must not have: redirects (a
+//! collector that moved is a mistake to be told about, and a redirect could carry an API key to anybody), proxies (the
+//! environment's are for the service's own calls, and a collector is mostly beside it) and retries. `reqwest` itself is
+//! not used because its TLS is chosen by Cargo features, which are the whole program's: with ours switched on, the
+//! service's own `reqwest::Client::new()` would panic for want of a cryptography provider.
+//!
+//! The client is made at the first attempt and, as long as that fails, at each one after it: a certificate that is
+//! mounted late, or renewed, is found.
 
-use std::pin::Pin;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
-use http::header::{CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderMap, HeaderValue, StatusCode};
+use http::header::{AUTHORIZATION, CONTENT_ENCODING, CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
+use http_body::Body as _;
+use hyper::body::Incoming;
+use hyper_util::client::legacy;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::message;
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
 use super::transport::{ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, shown, unanswered, with_causes};
@@ -25,8 +38,15 @@ pub(crate) struct Http {
     shown: String,
     /// The resource as the field of `ResourceSpans`.
     resource: Vec<u8>,
-    client: Mutex<Option<reqwest::Client>>,
+    client: Mutex<Option<Client>>,
 }
+
+type Client = legacy::Client<Connector, message::Body>;
+
+#[cfg(feature = "tls")]
+type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+#[cfg(not(feature = "tls"))]
+type Connector = HttpConnector;
 
 impl Http {
     pub(crate) fn new(config: OtlpConfig, resource: Vec<u8>) -> Self {
@@ -38,27 +58,24 @@ impl Http {
         let compress = self.config.compression == Compression::Gzip;
         let wire = by(deadline, &self.shown, parcel.wire(&self.resource, compress)).await?;
 
-        let mut headers = self.config.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
-        if wire.is_compressed() {
-            headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
-        }
-        let body = reqwest::Body::wrap(wire.body(Bytes::new(), &parcel.arrival));
-        let request = client.post(self.config.endpoint.to_string()).headers(headers).body(body).send();
-        let response = match by(deadline, &self.shown, request).await? {
+        let mut request = Request::new(wire.body(Bytes::new(), &parcel.arrival));
+        *request.method_mut() = Method::POST;
+        *request.uri_mut() = self.config.endpoint.clone();
+        *request.headers_mut() = headers(&self.config, wire.is_compressed());
+        let response = match by(deadline, &self.shown, client.request(request)).await? {
             Ok(response) => response,
-            Err(error) => return Err(self.broken(error)),
+            Err(error) => return Err(self.broken(&error)),
         };
 
-        let status = response.status();
-        let retry_after = retry_after(response.headers(), SystemTime::now());
+        let (head, body) = response.into_parts();
+        let retry_after = retry_after(&head.headers, SystemTime::now());
         // The status is the answer; what comes after it may be late, cut or nonsense.
-        let answer = by(deadline, &self.shown, read(response)).await.unwrap_or_default();
-        Ok(judge(status, retry_after, &answer))
+        let answer = by(deadline, &self.shown, read(body)).await.unwrap_or_default();
+        Ok(judge(head.status, retry_after, &answer))
     }
 
     /// The client, made now if there is none.
-    async fn client(&self) -> Result<reqwest::Client, Problem> {
+    async fn client(&self) -> Result<Client, Problem> {
         if let Some(client) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(client.clone());
         }
@@ -72,14 +89,13 @@ impl Http {
     }
 
     /// The attempt whose request ended in an error.
-    fn broken(&self, error: reqwest::Error) -> Attempt {
+    fn broken(&self, error: &legacy::Error) -> Attempt {
         if self.config.certificate.is_some() || self.config.client_certificate.is_some() {
             // It may be about a certificate that has been renewed since.
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        let kind = if error.is_builder() { ProblemKind::Setup } else { ProblemKind::Connection };
-        let detail = format!("{}: {}", self.shown, with_causes(&error.without_url()));
-        unanswered(Problem::new(kind, detail))
+        let detail = format!("{}: {}", self.shown, with_causes(error));
+        unanswered(Problem::new(ProblemKind::Connection, detail))
     }
 }
 
@@ -93,25 +109,73 @@ impl Transport for Http {
     }
 }
 
-fn client(config: &OtlpConfig) -> Result<reqwest::Client, Problem> {
+fn client(config: &OtlpConfig) -> Result<Client, Problem> {
     tls::check(config)?;
-    let builder = reqwest::Client::builder()
-        .user_agent(USER_AGENT)
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .referer(false)
-        .no_proxy()
-        .http1_only()
-        .no_gzip()
-        .no_brotli()
-        .no_deflate()
-        .no_zstd()
-        .no_hickory_dns()
-        // One batch is in flight at a time.
-        .pool_max_idle_per_host(1);
+    let mut connector = HttpConnector::new();
+    connector.set_nodelay(true);
     #[cfg(feature = "tls")]
-    let builder = builder.tls_backend_preconfigured(tls::client_config(config)?);
-    builder.build().map_err(|error| Problem::new(ProblemKind::Setup, with_causes(&error)))
+    let connector = {
+        connector.enforce_http(false);
+        hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(tls::client_config(config)?)
+            .https_or_http()
+            .enable_http1()
+            .wrap_connector(connector)
+    };
+    Ok(legacy::Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .pool_idle_timeout(IDLE_TIMEOUT)
+        // One batch is in flight at a time.
+        .pool_max_idle_per_host(1)
+        .build(connector))
+}
+
+/// A connection that is idle for longer is likely to have been dropped by something in between.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+fn headers(config: &OtlpConfig, is_compressed: bool) -> HeaderMap {
+    let mut headers = config.headers.clone();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    if is_compressed {
+        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
+    headers.entry(http::header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
+    if let Some(credentials) = basic_credentials(&config.endpoint) {
+        headers.entry(AUTHORIZATION).or_insert(credentials);
+    }
+    headers
+}
+
+/// A name and a password in the endpoint are what curl takes them for, too:
+/// [Basic authentication](https://www.rfc-editor.org/rfc/rfc7617).
+fn basic_credentials(endpoint: &Uri) -> Option<HeaderValue> {
+    let (user, _) = endpoint.authority()?.as_str().rsplit_once('@')?;
+    let (name, password) = user.split_once(':').unwrap_or((user, ""));
+    let pair = [percent_decoded(name), b":".to_vec(), percent_decoded(password)].concat();
+    let mut value = HeaderValue::try_from(format!("Basic {}", BASE64_STANDARD.encode(pair))).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// A percent sign without two digits stands for itself.
+fn percent_decoded(text: &str) -> Vec<u8> {
+    let mut left = text.as_bytes();
+    let mut decoded = Vec::with_capacity(left.len());
+    while let Some((&byte, rest)) = left.split_first() {
+        let digit = |at: usize| char::from(*rest.get(at)?).to_digit(16);
+        match (byte, digit(0), digit(1)) {
+            (b'%', Some(high), Some(low)) => {
+                // Two digits of sixteen are a byte.
+                decoded.push((high << 4 | low) as u8);
+                left = &rest[2..];
+            }
+            _ => {
+                decoded.push(byte);
+                left = rest;
+            }
+        }
+    }
+    decoded
 }
 
 /// What comes of an answer: [failures over HTTP](https://opentelemetry.io/docs/specs/otlp/#failures-1).
@@ -150,12 +214,15 @@ fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
 }
 
 /// The start of an answer's body. A short one is read to its end, so that the connection can be used again.
-async fn read(mut response: reqwest::Response) -> Vec<u8> {
+async fn read(body: Incoming) -> Vec<u8> {
     let mut answer = Vec::new();
+    let mut body = pin!(body);
     while answer.len() < ANSWER_BYTES_MAX
-        && let Ok(Some(chunk)) = response.chunk().await
+        && let Some(Ok(frame)) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await
     {
-        answer.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - answer.len())]);
+        if let Some(chunk) = frame.data_ref() {
+            answer.extend_from_slice(&chunk[..chunk.len().min(ANSWER_BYTES_MAX - answer.len())]);
+        }
     }
     answer
 }
@@ -192,6 +259,19 @@ mod tests {
             assert_eq!(wait(nonsense), None, "{nonsense:?}");
         }
         assert_eq!(retry_after(&HeaderMap::new(), now), None);
+    }
+
+    #[test]
+    fn a_name_and_a_password_in_the_endpoint_are_sent_as_basic_credentials() {
+        let sent = |endpoint: &'static str| {
+            basic_credentials(&Uri::from_static(endpoint)).map(|value| value.to_str().unwrap().to_owned())
+        };
+        // RFC 7617's own example.
+        let expected = Some("Basic QWxhZGRpbjpvcGVuIHNlc2FtZQ==".to_owned());
+        assert_eq!(sent("http://Aladdin:open%20sesame@collector/v1/traces"), expected);
+        assert_eq!(sent("http://token@collector"), Some("Basic dG9rZW46".to_owned()));
+        assert_eq!(sent("http://collector:4318"), None);
+        assert_eq!(percent_decoded("100%+%2"), b"100%+%2");
     }
 
     #[test]
