@@ -1,5 +1,7 @@
 //! Requests that get no response.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::net::SocketAddr;

@@ -1,5 +1,7 @@
 //! Redirects are followed above the spans, as reqwest follows them.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! What a client span tells, and what goes downstream with it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 mod common;
 
 use std::time::Duration;
