@@ -14,7 +14,7 @@ use trace_core::{Context, SpanContext, Tracer};
 pub use self::error::ErrorType;
 pub use self::method::{KnownMethods, MethodName};
 pub use self::server_address::ServerAddress;
-pub use self::text::{IpText, SpanName, header_text, panic_message};
+pub use self::text::{IpText, SpanName, header_text, note_panic};
 pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
 
 /// The protocol's version as `network.protocol.version` has it: `1.1`, `2`.

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 use std::ops::Deref;
 
 use http::HeaderValue;
+use trace_core::{Span, semconv};
 
 /// The longest name of a span that is made on the stack: longer than any method and nearly every route.
 const STACK: usize = 128;
@@ -110,8 +111,18 @@ impl fmt::Debug for IpText {
     }
 }
 
+/// Adds the `exception` event of a panic, with its message if that may leave the process.
+pub fn note_panic(span: &mut Span, panic: &(dyn Any + Send), with_message: bool) {
+    let message = with_message.then(|| panic_message(panic)).flatten();
+    let attributes = [
+        (semconv::EXCEPTION_TYPE, "panic".into()),
+        (semconv::EXCEPTION_MESSAGE, message.unwrap_or_default().into()),
+    ];
+    span.add_event("exception", &attributes[..1 + usize::from(message.is_some())]);
+}
+
 /// What a panic says, if it was a text.
-pub fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
+fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
     match panic.downcast_ref::<&'static str>() {
         Some(message) => Some(message),
         None => panic.downcast_ref::<String>().map(String::as_str),

@@ -10,7 +10,7 @@ use trace_core::{Scope, Span, SpanKind, Tracer, display, semconv};
 use crate::call::{Call, Ending, Protocol, RequestHead};
 use crate::conventions::{
     IpText, KnownMethods, MethodName, QueryRedaction, ServerAddress, SpanName, caller_context, header_text,
-    panic_message, protocol_version, put_response_headers,
+    note_panic, protocol_version, put_response_headers,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -172,12 +172,7 @@ impl Call for HttpServerCall {
     #[inline]
     fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
         if let Ending::Panicked(panic) = ending {
-            let message = self.panic_messages.then(|| panic_message(panic)).flatten();
-            let attributes = [
-                (semconv::EXCEPTION_TYPE, "panic".into()),
-                (semconv::EXCEPTION_MESSAGE, message.unwrap_or_default().into()),
-            ];
-            span.add_event("exception", &attributes[..1 + usize::from(message.is_some())]);
+            note_panic(span, panic, self.panic_messages);
         }
         match ending.error_type() {
             Some(error_type) => span.set_error_if_unset(&error_type),

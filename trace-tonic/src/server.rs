@@ -1,0 +1,314 @@
+//! Calls that are served.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use http::uri::PathAndQuery;
+use http::{Extensions, HeaderMap, Request, Response, response};
+use http_body::Body;
+use tonic::Code;
+use tonic::server::NamedService;
+use tonic::transport::server::TcpConnectInfo;
+use tower_layer::Layer;
+use tower_service::Service;
+use trace_core::{Scope, Span, SpanKind, Tracer, semconv};
+use trace_tower::call::BoxError;
+use trace_tower::conventions::{IpText, ServerAddress, caller_context, note_panic};
+use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture};
+
+use crate::descriptor::{self, DescriptorError};
+use crate::method::{Method, Methods, OTHER, SYSTEM};
+use crate::status::{self, Side, Told, note_cancelled};
+
+static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
+
+/// A layer that makes a span of every call that is served: see the [crate](crate).
+///
+/// It goes around the whole server, or around one service:
+///
+/// ```no_run
+/// # use tonic::server::NamedService;
+/// # async fn example<S>(inventory: S) -> Result<(), tonic::transport::Error>
+/// # where
+/// #     S: tower_service::Service<http::Request<tonic::body::Body>, Response = http::Response<tonic::body::Body>, Error = std::convert::Infallible>
+/// #         + NamedService + Clone + Send + Sync + 'static,
+/// #     S::Future: Send + 'static,
+/// # {
+/// use tonic::transport::Server;
+/// use tower_layer::Layer;
+/// use trace_tonic::ServerTraceLayer;
+///
+/// let layer = ServerTraceLayer::new().ignore_methods(["grpc.health.v1.Health/Check"]);
+/// Server::builder().add_service(layer.layer(inventory)).serve(([0, 0, 0, 0], 50051).into()).await
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct ServerTraceLayer {
+    protocol: GrpcServer,
+}
+
+/// A service whose calls are spans: see [`ServerTraceLayer`]. It has the name of the service inside.
+#[derive(Clone, Debug)]
+pub struct ServerTrace<S> {
+    inner: S,
+    protocol: GrpcServer,
+}
+
+/// gRPC as a server sees it, with the options of [`ServerTraceLayer`].
+#[derive(Clone, Debug, Default)]
+pub struct GrpcServer {
+    options: Arc<Options>,
+}
+
+/// A call that is being served.
+#[derive(Debug)]
+pub struct GrpcServerCall {
+    told: Told,
+    /// The path of a method that may turn out not to exist.
+    doubtful: Option<PathAndQuery>,
+    panic_messages: bool,
+}
+
+#[derive(Clone)]
+struct Options {
+    tracer: Option<Tracer>,
+    methods: Methods,
+    ignored: Vec<String>,
+    filter: Option<Arc<Filter>>,
+    peer: fn(&Extensions) -> Option<SocketAddr>,
+    panic_messages: bool,
+}
+
+type Filter = dyn Fn(&RequestHead<'_>) -> bool + Send + Sync;
+
+impl ServerTraceLayer {
+    /// For a service that continues its callers' traces.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the spans by this tracer, instead of the global one ([`trace_core::init`]).
+    #[must_use]
+    pub fn tracer(mut self, tracer: Tracer) -> Self {
+        self.options_mut().tracer = Some(tracer);
+        self
+    }
+
+    /// Makes spans only of the calls for which this says so. One that is left out still passes on its caller's context.
+    #[must_use]
+    pub fn filter(mut self, wanted: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
+        self.options_mut().filter = Some(Arc::new(wanted));
+        self
+    }
+
+    /// Leaves out the calls of these methods (`package.Service/Method`), such as those of health checks: see
+    /// [`filter`](Self::filter).
+    #[must_use]
+    pub fn ignore_methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.options_mut().ignored.extend(methods.into_iter().map(Into::into));
+        self
+    }
+
+    /// Says that these methods (`package.Service/Method`) exist, so that `UNIMPLEMENTED` from one of them is its own answer.
+    /// Any other method counts as one that does not exist when it is answered so, and has nothing but a head.
+    #[must_use]
+    pub fn methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
+        self.options_mut().methods.extend(methods.into_iter().map(Into::into));
+        self
+    }
+
+    /// As [`methods`](Self::methods), for every method in an encoded `FileDescriptorSet`: what tonic's reflection service is
+    /// given too.
+    ///
+    /// # Errors
+    /// When it is none.
+    pub fn file_descriptor_set(mut self, encoded: &[u8]) -> Result<Self, DescriptorError> {
+        let methods = descriptor::methods(encoded)?;
+        self.options_mut().methods.extend(methods);
+        Ok(self)
+    }
+
+    /// Where the server leaves the address at the other end of the connection. Default: in tonic's [`TcpConnectInfo`].
+    #[must_use]
+    pub fn peer_from(mut self, peer: fn(&Extensions) -> Option<SocketAddr>) -> Self {
+        self.options_mut().peer = peer;
+        self
+    }
+
+    /// Whether the `exception` event of a panic has its message, which leaves the process as it is. Default: no.
+    #[must_use]
+    pub fn panic_messages(mut self, on: bool) -> Self {
+        self.options_mut().panic_messages = on;
+        self
+    }
+
+    fn options_mut(&mut self) -> &mut Options {
+        Arc::make_mut(&mut self.protocol.options)
+    }
+}
+
+impl<S> Layer<S> for ServerTraceLayer {
+    type Service = ServerTrace<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        ServerTrace { inner, protocol: self.protocol.clone() }
+    }
+}
+
+impl<S> ServerTrace<S> {
+    /// The service inside.
+    pub const fn inner(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside.
+    pub const fn inner_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside, alone.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S: NamedService> NamedService for ServerTrace<S> {
+    const NAME: &'static str = S::NAME;
+}
+
+impl<S, RequestBody, B> Service<Request<RequestBody>> for ServerTrace<S>
+where
+    S: Service<Request<RequestBody>, Response = Response<B>>,
+    S::Error: 'static,
+    B: Body,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody<B, GrpcServerCall>>;
+    type Error = S::Error;
+    type Future = ResponseFuture<S::Future, GrpcServerCall>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
+        let (span, call) = self.protocol.start((&request).into());
+        ResponseFuture::call(&mut self.inner, request, span, call)
+    }
+}
+
+impl Protocol for GrpcServer {
+    type Call = GrpcServerCall;
+
+    #[inline]
+    fn start(&self, request: RequestHead<'_>) -> (Span, GrpcServerCall) {
+        let options = &*self.options;
+        let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
+        let caller = caller_context(tracer, request.headers);
+        let mut call =
+            GrpcServerCall { told: Told::default(), doubtful: None, panic_messages: options.panic_messages };
+        let method = options.methods.of(request.uri.path());
+        if options.leaves_out(&request, method) {
+            return (Span::unrecorded(caller.with_tracer(tracer)), call);
+        }
+        let builder = tracer.span(method.span_name()).kind(SpanKind::Server).scope(&SCOPE);
+        let mut span = builder.parent(&caller).start();
+        if span.is_recording() {
+            if let Method::Possible(_) = method {
+                call.doubtful = request.uri.path_and_query().cloned();
+            }
+            options.note(&mut span, &request, method);
+        }
+        (span, call)
+    }
+}
+
+impl Options {
+    fn leaves_out(&self, request: &RequestHead<'_>, method: Method<'_>) -> bool {
+        self.ignored.iter().any(|ignored| ignored == method.attribute())
+            || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
+    }
+
+    #[inline]
+    fn note(&self, span: &mut Span, request: &RequestHead<'_>, method: Method<'_>) {
+        span.set_attribute(semconv::RPC_SYSTEM_NAME, SYSTEM);
+        span.set_attribute(semconv::RPC_METHOD, method.attribute());
+        if let Some(original) = method.original() {
+            span.set_attribute(semconv::RPC_METHOD_ORIGINAL, original);
+        }
+        if let Some(server) = ServerAddress::of_request(request.uri, request.headers) {
+            span.set_attribute(semconv::SERVER_ADDRESS, server.host);
+            if let Some(port) = server.port_or_default(request.uri.scheme_str().unwrap_or_default()) {
+                span.set_attribute(semconv::SERVER_PORT, port);
+            }
+        }
+        if let Some(peer) = (self.peer)(request.extensions) {
+            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
+        }
+    }
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            tracer: None,
+            methods: Methods::default(),
+            ignored: Vec::new(),
+            filter: None,
+            peer: |extensions| extensions.get::<TcpConnectInfo>()?.remote_addr(),
+            panic_messages: false,
+        }
+    }
+}
+
+impl Call for GrpcServerCall {
+    #[inline]
+    fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
+        let code = self.told.head(response.status, &response.headers);
+        if let Some(path) = self.doubtful.take()
+            && code == Some(Code::Unimplemented)
+        {
+            span.update_name(SYSTEM);
+            span.set_attribute(semconv::RPC_METHOD, OTHER);
+            let path = path.path();
+            span.set_attribute(semconv::RPC_METHOD_ORIGINAL, path.strip_prefix('/').unwrap_or(path));
+        }
+    }
+
+    #[inline]
+    fn trailers(&mut self, _: &mut Span, trailers: &HeaderMap) {
+        self.told.trailers(trailers);
+    }
+
+    #[inline]
+    fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
+        match ending {
+            Ending::Panicked(panic) => {
+                note_panic(span, panic, self.panic_messages);
+                span.set_error_if_unset("panic");
+                Side::Server.note(span, Code::Unknown);
+            }
+            Ending::Cancelled if self.told.grpc().is_none() => note_cancelled(span),
+            Ending::BodyError(error) => Side::Server.note(span, status::of_error(error)),
+            Ending::ServiceError(error) => {
+                Side::Server.note(span, error.as_error().map_or(Code::Unknown, status::of_error));
+            }
+            _ => Side::Server.note(span, self.told.complete()),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("tracer", &self.tracer)
+            .field("methods", &self.methods)
+            .field("ignored", &self.ignored)
+            .field("filter", &self.filter.is_some())
+            .field("panic_messages", &self.panic_messages)
+            .finish_non_exhaustive()
+    }
+}
