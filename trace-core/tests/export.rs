@@ -1,32 +1,459 @@
-//! What reaches a collector, and what does not, over real sockets.
+//! What reaches a collector and what does not, over real sockets: every answer, and none, by both protocols. After each,
+//! every span is accounted for, and the collector's own list agrees.
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
-use trace_core::config::{ExporterConfig, OtlpConfig, Protocol};
-use trace_core::testing::Collector;
-use trace_core::{SpanId, Tracer, Traces};
+use trace_core::config::{Compression, ExporterConfig, OtlpConfig, Protocol};
+use trace_core::testing::{Behaviour, Collector};
+use trace_core::{DropReason, FlushError, SpanId, Stats, Tracer, Traces};
 
-fn pipeline(endpoint: &str) -> Traces {
-    let mut otlp = OtlpConfig::new(Protocol::HttpProtobuf);
-    otlp.endpoint = format!("{endpoint}/v1/traces").parse().unwrap();
-    Tracer::builder().exporter(ExporterConfig::Otlp(otlp)).build()
+/// Longer than any test takes, so that what happens is not due to a timer.
+const LONG: Duration = Duration::from_secs(60);
+
+#[cfg(feature = "grpc")]
+const PROTOCOLS: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
+#[cfg(not(feature = "grpc"))]
+const PROTOCOLS: [Protocol; 1] = [Protocol::HttpProtobuf];
+
+/// A pipeline, its spans, and whom they go to.
+struct Rig {
+    traces: Traces,
+    ids: HashSet<SpanId>,
+}
+
+impl Rig {
+    fn new(otlp: OtlpConfig) -> Self {
+        Self::within(otlp, LONG)
+    }
+
+    /// With so much time for all attempts to send a batch.
+    fn within(otlp: OtlpConfig, export_timeout: Duration) -> Self {
+        let builder = Tracer::builder().exporter(ExporterConfig::Otlp(otlp)).configure(|config| {
+            config.batch.schedule_delay = LONG;
+            config.batch.export_timeout = export_timeout;
+        });
+        Self { traces: builder.try_build().unwrap(), ids: HashSet::new() }
+    }
+
+    fn work(&mut self, spans: usize) {
+        for i in 0..spans {
+            let span = self.traces.span("work").attribute("shop.order", i);
+            assert!(self.ids.insert(span.span_context().unwrap().span_id()));
+        }
+    }
+
+    /// The counts, which have to add up.
+    #[track_caller]
+    fn stats(&self) -> Stats {
+        let stats = self.traces.stats();
+        assert!(stats.is_balanced(), "{stats}");
+        assert_eq!(stats.started, self.ids.len() as u64, "{stats}");
+        stats
+    }
+
+    /// Every span reached the collector, once.
+    #[track_caller]
+    fn assert_all_exported(&self, collector: &Collector) {
+        let stats = self.stats();
+        assert_eq!(stats.exported, stats.started, "{stats}");
+        let received = collector.span_ids();
+        assert_eq!(received.len(), self.ids.len());
+        assert_eq!(HashSet::from_iter(received), self.ids);
+    }
+
+    #[track_caller]
+    fn assert_all_dropped(&self, reason: DropReason) {
+        let stats = self.stats();
+        assert_eq!(stats.dropped.count(reason), stats.started, "{stats}");
+    }
+}
+
+fn config(collector: &Collector, protocol: Protocol) -> OtlpConfig {
+    let endpoint = match protocol {
+        Protocol::Grpc => collector.grpc_endpoint(),
+        _ => format!("{}/v1/traces", collector.http_endpoint()),
+    };
+    let mut config = OtlpConfig::new(protocol);
+    config.endpoint = endpoint.parse().unwrap();
+    config.timeout = LONG;
+    config
+}
+
+/// A collector, and a pipeline that exports to it.
+fn rigs() -> impl Iterator<Item = (Collector, Rig)> {
+    PROTOCOLS.into_iter().map(|protocol| {
+        let collector = Collector::start_blocking().unwrap();
+        let rig = Rig::new(config(&collector, protocol));
+        (collector, rig)
+    })
 }
 
 #[test]
-fn spans_reach_the_collector() {
-    let collector = Collector::start_blocking().unwrap();
-    let traces = pipeline(&collector.http_endpoint());
-    let ids: HashSet<SpanId> = (0..1000)
-        .map(|i| {
-            let span = traces.span("work").attribute("i", i);
-            span.span_context().unwrap().span_id()
-        })
-        .collect();
-    traces.blocking_shutdown(Duration::from_secs(5)).unwrap();
-    let stats = traces.stats();
-    println!("{stats}");
-    let received: HashSet<SpanId> = collector.spans().iter().map(|s| s.span_id).collect();
-    assert_eq!(received, ids);
-    assert!(stats.is_balanced());
+fn spans_reach_the_collector_plain_and_compressed() {
+    for protocol in PROTOCOLS {
+        for compression in [Compression::None, Compression::Gzip] {
+            let collector = Collector::start_blocking().unwrap();
+            let mut config = config(&collector, protocol);
+            config.compression = compression;
+            config.headers.insert("x-scope-orgid", "tenant-7".parse().unwrap());
+            let mut rig = Rig::new(config);
+            rig.work(20_000);
+            rig.traces.blocking_flush(LONG).unwrap();
+            rig.assert_all_exported(&collector);
+            // The connection is used again.
+            rig.work(10);
+            rig.traces.blocking_shutdown(LONG).unwrap();
+            rig.assert_all_exported(&collector);
+
+            let requests = collector.requests();
+            for request in &requests {
+                assert_eq!(request.malformed, None);
+                assert_eq!(request.headers["x-scope-orgid"], "tenant-7");
+                let agent = request.headers["user-agent"].to_str().unwrap();
+                assert!(agent.starts_with("OTel-OTLP-Exporter-Rust/"), "{agent}");
+                if protocol == Protocol::HttpProtobuf {
+                    assert_eq!(request.headers["content-length"], *request.wire_bytes.to_string());
+                    assert!(!request.headers.contains_key("transfer-encoding"));
+                }
+            }
+            let (wire, message) = (requests[0].wire_bytes, requests[0].message_bytes);
+            match compression {
+                // A third of these small spans is random ids.
+                Compression::Gzip => assert!(wire < message * 2 / 3, "{wire} of {message}"),
+                _ => assert!(wire >= message),
+            }
+            assert!(requests.len() > 2, "20 000 spans are more than a batch");
+        }
+    }
+}
+
+#[test]
+fn a_collector_that_is_unavailable_for_a_while_gets_all_of_it_once() {
+    for (collector, mut rig) in rigs() {
+        collector.behave_once(Behaviour::unavailable());
+        collector.behave_once(Behaviour::fail(502, 10));
+        rig.work(100);
+        rig.traces.blocking_flush(LONG).unwrap();
+        rig.assert_all_exported(&collector);
+        assert_eq!(collector.requests().len(), 3);
+    }
+}
+
+#[test]
+fn a_collector_that_asks_for_a_pause_gets_it() {
+    for (collector, mut rig) in rigs() {
+        let pause = Duration::from_secs(1);
+        collector.behave_once(Behaviour::throttled(pause));
+        rig.work(100);
+        let start = Instant::now();
+        rig.traces.blocking_flush(LONG).unwrap();
+        assert!(start.elapsed() >= pause, "{:?}", start.elapsed());
+        rig.assert_all_exported(&collector);
+    }
+}
+
+#[test]
+fn spans_that_the_collector_rejects_are_counted() {
+    for (collector, mut rig) in rigs() {
+        collector.behave_once(Behaviour::PartialSuccess { rejected: 30, message: "too old".to_owned() });
+        rig.work(100);
+        assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+        assert_eq!((rig.stats().exported, rig.stats().rejected), (70, 30));
+        assert_eq!(collector.span_ids().len(), 70);
+
+        collector.behave_once(Behaviour::rejecting());
+        rig.work(50);
+        assert_eq!(rig.traces.blocking_shutdown(LONG), Err(FlushError::Failed));
+        assert_eq!((rig.stats().exported, rig.stats().rejected), (70, 80));
+        assert_eq!(collector.requests().len(), 2, "what is rejected is not sent again");
+    }
+}
+
+#[test]
+fn spans_whose_answer_never_comes_are_dropped_with_an_unknown_outcome() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start_blocking().unwrap();
+        collector.behave(Behaviour::Hang);
+        let mut config = config(&collector, protocol);
+        config.timeout = Duration::from_millis(100);
+        let mut rig = Rig::within(config, Duration::from_millis(150));
+        rig.work(100);
+        assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+        rig.assert_all_dropped(DropReason::OutcomeUnknown);
+    }
+}
+
+#[test]
+fn an_answer_that_comes_too_late_means_that_the_collector_has_it_twice() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start_blocking().unwrap();
+        collector.behave_once(Behaviour::Delay(LONG));
+        let mut config = config(&collector, protocol);
+        config.timeout = Duration::from_millis(500);
+        let mut rig = Rig::new(config);
+        rig.work(100);
+        rig.traces.blocking_flush(LONG).unwrap();
+        assert_eq!(rig.stats().exported, 100);
+        assert_eq!(collector.span_ids().len(), 200);
+        assert_eq!(HashSet::from_iter(collector.span_ids()), rig.ids);
+    }
+}
+
+#[test]
+fn a_collector_that_is_not_there_loses_what_cannot_wait_and_gets_the_rest() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start_blocking().unwrap();
+        collector.behave(Behaviour::Refuse);
+        let mut rig = Rig::within(config(&collector, protocol), Duration::from_millis(50));
+        rig.work(100);
+        assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+        rig.assert_all_dropped(DropReason::ExportFailed);
+
+        collector.behave(Behaviour::Accept);
+        rig.work(50);
+        rig.traces.blocking_shutdown(LONG).unwrap();
+        assert_eq!(rig.stats().exported, 50);
+        assert_eq!(collector.span_ids().len(), 50);
+    }
+}
+
+#[test]
+fn a_connection_that_is_reset_is_made_again() {
+    for (collector, mut rig) in rigs() {
+        rig.work(100);
+        rig.traces.blocking_flush(LONG).unwrap();
+        collector.behave_once(Behaviour::Reset);
+        rig.work(100);
+        rig.traces.blocking_shutdown(LONG).unwrap();
+        rig.assert_all_exported(&collector);
+    }
+}
+
+#[test]
+fn a_collector_that_restarts_is_found_again() {
+    for (collector, mut rig) in rigs() {
+        for _ in 0..3 {
+            rig.work(100);
+            rig.traces.blocking_flush(LONG).unwrap();
+            collector.behave(Behaviour::Refuse);
+            collector.behave(Behaviour::Accept);
+        }
+        rig.assert_all_exported(&collector);
+    }
+}
+
+/// How the host's runtime is made makes no difference.
+#[derive(Clone, Copy, Debug)]
+enum Host {
+    MultiThread,
+    OneWorker,
+    CurrentThread,
+    None,
+}
+
+const HOSTS: [Host; 4] = [Host::MultiThread, Host::OneWorker, Host::CurrentThread, Host::None];
+
+impl Host {
+    fn runtime(self) -> Option<tokio::runtime::Runtime> {
+        let builder = match self {
+            Self::MultiThread => tokio::runtime::Builder::new_multi_thread(),
+            Self::OneWorker => {
+                let mut builder = tokio::runtime::Builder::new_multi_thread();
+                builder.worker_threads(1);
+                builder
+            }
+            Self::CurrentThread => tokio::runtime::Builder::new_current_thread(),
+            Self::None => return None,
+        };
+        // No timer and no driver: we do not need the host's.
+        let mut builder = builder;
+        Some(builder.build().unwrap())
+    }
+}
+
+#[test]
+fn a_shutdown_returns_by_its_deadline_on_any_runtime_whatever_the_collector_does() {
+    let timeout = Duration::from_millis(300);
+    for protocol in PROTOCOLS {
+        for host in HOSTS {
+            for behaviour in [Behaviour::Hang, Behaviour::Refuse, Behaviour::Reset, Behaviour::unavailable()]
+            {
+                let collector = Collector::start_blocking().unwrap();
+                collector.behave(behaviour.clone());
+                let mut rig = Rig::new(config(&collector, protocol));
+                rig.work(100);
+                let start = Instant::now();
+                let results = match host.runtime() {
+                    Some(runtime) => runtime.block_on(async {
+                        // On a task, as a service would, and blocking where nothing should block.
+                        let tracer = rig.traces.tracer();
+                        let flush = tokio::spawn(tracer.flush(timeout / 3)).await.unwrap();
+                        (
+                            flush,
+                            tokio::spawn(async move { tracer.blocking_shutdown(timeout * 2 / 3) })
+                                .await
+                                .unwrap(),
+                        )
+                    }),
+                    None => (
+                        rig.traces.blocking_flush(timeout / 3),
+                        rig.traces.blocking_shutdown(timeout * 2 / 3),
+                    ),
+                };
+                let took = start.elapsed();
+                assert_eq!(
+                    results,
+                    (Err(FlushError::Timeout), Err(FlushError::Timeout)),
+                    "{host:?} {behaviour:?}"
+                );
+                // As late as a busy machine may be, and far from any time-out but ours.
+                assert!(
+                    took >= timeout - Duration::from_millis(1) && took < Duration::from_secs(10),
+                    "{took:?} {host:?}"
+                );
+                let stats = rig.stats();
+                assert_eq!(stats.dropped.total(), 100, "{stats} {host:?} {behaviour:?}");
+                let reason = match behaviour {
+                    Behaviour::Hang | Behaviour::Reset => DropReason::OutcomeUnknown,
+                    _ => DropReason::ShutDown,
+                };
+                assert_eq!(stats.dropped.count(reason), 100, "{stats} {host:?} {behaviour:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_full_stop_needs_no_help_from_the_host() {
+    for host in HOSTS {
+        let collector = Collector::start_blocking().unwrap();
+        let mut rig = Rig::new(config(&collector, Protocol::HttpProtobuf));
+        rig.work(100);
+        match host.runtime() {
+            Some(runtime) => runtime.block_on(rig.traces.shutdown(LONG)).unwrap(),
+            None => rig.traces.blocking_shutdown(LONG).unwrap(),
+        }
+        rig.assert_all_exported(&collector);
+        rig.work(7);
+        assert_eq!(rig.stats().dropped.count(DropReason::ShutDown), 7);
+    }
+}
+
+/// A server that reads one request for each answer, and answers these very bytes. It gives back the heads of the requests.
+fn serve(answers: Vec<Vec<u8>>) -> (String, std::thread::JoinHandle<Vec<String>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let endpoint = format!("http://{}/v1/traces", listener.local_addr().unwrap());
+    let server = std::thread::spawn(move || {
+        let mut heads = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            heads.push(read_request(&mut stream));
+            // The client goes away in the middle of what it does not want to read.
+            let _ = stream.write_all(&answer);
+        }
+        heads
+    });
+    (endpoint, server)
+}
+
+fn read_request(stream: &mut TcpStream) -> String {
+    let mut reader = BufReader::new(stream);
+    let (mut head, mut length) = (String::new(), 0);
+    while !head.ends_with("\r\n\r\n") {
+        let start = head.len();
+        assert_ne!(reader.read_line(&mut head).unwrap(), 0, "{head}");
+        if let Some(value) = head[start..].to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse().unwrap();
+        }
+    }
+    std::io::copy(&mut reader.take(length), &mut std::io::sink()).unwrap();
+    head
+}
+
+fn http_rig(endpoint: &str) -> Rig {
+    let mut config = OtlpConfig::new(Protocol::HttpProtobuf);
+    config.endpoint = endpoint.parse().unwrap();
+    config.timeout = LONG;
+    Rig::new(config)
+}
+
+fn answer(head: &str, body: &[u8]) -> Vec<u8> {
+    [
+        format!("HTTP/1.1 {head}\r\ncontent-length: {}\r\nconnection: close\r\n\r\n", body.len()).as_bytes(),
+        body,
+    ]
+    .concat()
+}
+
+#[test]
+fn an_answer_without_end_is_not_read_to_its_end() {
+    // Both claim a body of a terabyte, and send more than anybody would read.
+    let endless = |status: &str| {
+        let mut answer = format!("HTTP/1.1 {status}\r\ncontent-length: 1000000000000\r\n\r\n").into_bytes();
+        answer.resize(1 << 20, b'x');
+        answer
+    };
+    let (endpoint, server) = serve(vec![endless("503 Service Unavailable"), endless("200 OK")]);
+    let mut rig = http_rig(&endpoint);
+    rig.work(10);
+    rig.traces.blocking_flush(LONG).unwrap();
+    assert_eq!(rig.stats().exported, 10);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_success_whose_body_says_nothing_is_a_success() {
+    let bodies: [&[u8]; 3] = [b"", b"{}", b"\xff\xff\xff"];
+    let (endpoint, server) = serve(bodies.map(|body| answer("200 OK", body)).to_vec());
+    let mut rig = http_rig(&endpoint);
+    for _ in bodies {
+        rig.work(10);
+        rig.traces.blocking_flush(LONG).unwrap();
+    }
+    assert_eq!(rig.stats().exported, 30);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_redirect_is_not_followed() {
+    let elsewhere = TcpListener::bind("127.0.0.1:0").unwrap();
+    elsewhere.set_nonblocking(true).unwrap();
+    let location = elsewhere.local_addr().unwrap();
+    let head = format!("307 Temporary Redirect\r\nlocation: http://{location}/v1/traces");
+    let (endpoint, server) = serve(vec![answer(&head, b"")]);
+    let mut rig = http_rig(&endpoint);
+    rig.work(10);
+    assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+    assert_eq!(rig.stats().rejected, 10);
+    assert!(elsewhere.accept().is_err(), "nobody called");
+    server.join().unwrap();
+}
+
+#[test]
+fn a_pause_may_be_asked_for_by_a_date() {
+    let until = std::time::SystemTime::now() + Duration::from_secs(2);
+    let head = format!("503 Service Unavailable\r\nretry-after: {}", httpdate::fmt_http_date(until));
+    let (endpoint, server) = serve(vec![answer(&head, b""), answer("200 OK", b"")]);
+    let mut rig = http_rig(&endpoint);
+    rig.work(10);
+    rig.traces.blocking_flush(LONG).unwrap();
+    // The date has whole seconds.
+    assert!(std::time::SystemTime::now() + Duration::from_secs(1) >= until);
+    assert_eq!(rig.stats().exported, 10);
+    server.join().unwrap();
+}
+
+#[test]
+fn a_host_that_has_no_name_is_told_and_costs_nothing_but_its_spans() {
+    for protocol in PROTOCOLS {
+        let mut config = OtlpConfig::new(protocol);
+        config.endpoint = "http://collector.invalid:4318/v1/traces".parse().unwrap();
+        let mut rig = Rig::new(config);
+        rig.work(10);
+        assert_eq!(rig.traces.blocking_shutdown(Duration::from_millis(300)), Err(FlushError::Timeout));
+        rig.assert_all_dropped(DropReason::ShutDown);
+    }
 }

@@ -505,3 +505,6 @@ impl ExportCounters {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
