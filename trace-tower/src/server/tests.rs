@@ -149,7 +149,9 @@ fn poll<F: Future>(future: Pin<&mut F>) -> Poll<F::Output> {
     future.poll(&mut Context::from_waker(Waker::noop()))
 }
 
-fn poll_body<B: Body>(body: Pin<&mut B>) -> Poll<Option<Result<Frame<B::Data>, B::Error>>> {
+type FrameOf<B> = Result<Frame<<B as Body>::Data>, <B as Body>::Error>;
+
+fn poll_body<B: Body>(body: Pin<&mut B>) -> Poll<Option<FrameOf<B>>> {
     body.poll_frame(&mut Context::from_waker(Waker::noop()))
 }
 
