@@ -225,7 +225,9 @@ fn an_empty_tracestate_is_never_sent_and_a_foreign_one_never_left() {
 
 /// The rules, with the regular expressions' meaning spelled out.
 fn model(value: &[u8]) -> Option<(u128, u64, u8)> {
-    let value = std::str::from_utf8(value).ok()?.trim_matches([' ', '\t']);
+    // What follows the flags of a later version may be any bytes; elsewhere a replaced byte is no digit.
+    let value = String::from_utf8_lossy(value);
+    let value = value.trim_matches([' ', '\t']);
     let hex = |text: &str| text.chars().all(|c| matches!(c, '0'..='9' | 'a'..='f'));
     let fields: Vec<&str> = value.split('-').collect();
     let [version, trace_id, span_id, flags, further @ ..] = fields.as_slice() else { return None };
