@@ -1,0 +1,85 @@
+//! The first thing a newcomer runs, and what it leaves behind: nothing.
+
+#![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
+
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+use trace_core::testing::Collector;
+
+fn mesh() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_mesh"));
+    for (variable, _) in std::env::vars_os() {
+        if variable.to_string_lossy().starts_with("OTEL_") {
+            command.env_remove(variable);
+        }
+    }
+    command
+}
+
+#[test]
+fn once_prints_the_trace_of_an_order_across_four_services() {
+    let output = mesh().arg("--once").output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{printed}{errors}");
+    assert_eq!(errors, "");
+    assert!(printed.contains(" · 4 services · "), "{printed}");
+    for line in [
+        "POST /orders",
+        "INSERT orders",
+        "mesh.Inventory/Reserve",
+        "mesh.Inventory/Pick",
+        "resend 1",
+        "✗ 503",
+    ] {
+        assert!(printed.contains(line), "{line:?} is missing in\n{printed}");
+    }
+    let counters: Vec<Value> = printed.lines().filter_map(|line| serde_json::from_str(line).ok()).collect();
+    let accounts = counters.iter().filter(|line| line["counters"]["started"].is_u64());
+    assert_eq!(accounts.count(), 4, "{printed}");
+}
+
+#[test]
+fn spans_go_to_a_collector_that_is_named_and_the_trace_id_is_printed() {
+    let collector = Collector::start_blocking().unwrap();
+    let output =
+        mesh().arg("--once").env("OTEL_EXPORTER_OTLP_ENDPOINT", collector.http_endpoint()).output().unwrap();
+    let printed = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{printed}");
+    let trace = &collector.traces()[0];
+    trace.check().unwrap();
+    assert!(printed.contains(&format!("trace {}\n", trace.trace_id())), "{printed}");
+    assert!(!printed.contains("└─"), "{printed}");
+}
+
+#[test]
+fn the_page_and_its_api_show_the_order_until_the_mesh_is_killed_with_all_its_services() {
+    let mut process = mesh().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let address = lines
+        .by_ref()
+        .map(Result::unwrap)
+        .find_map(|line| line.strip_prefix("page  ").map(str::to_owned))
+        .expect("the page's address is printed");
+    let (page, trace_id) = address.split_once("/trace/").unwrap();
+    assert!(get(&address).starts_with("<!doctype html>"));
+    let list: Value = serde_json::from_str(&get(&format!("{page}/api/traces"))).unwrap();
+    assert_eq!(list["traces"][0]["id"], trace_id);
+    assert_eq!(list["traces"][0]["name"], "POST /orders");
+    let trace: Value = serde_json::from_str(&get(&format!("{page}/api/traces/{trace_id}"))).unwrap();
+    assert_eq!(trace["services"].as_array().unwrap().len(), 4);
+    assert_eq!(trace["flaw"], Value::Null);
+
+    process.kill().unwrap();
+    process.wait().unwrap();
+    // The services write to the same pipe: it ends when the last of them is gone.
+    let mut errors = String::new();
+    process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+}
+
+fn get(url: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async { reqwest::get(url).await.unwrap().text().await.unwrap() })
+}
