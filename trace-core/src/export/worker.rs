@@ -310,8 +310,10 @@ impl Worker {
     }
 
     fn tick(&mut self, next: Duration) {
-        self.next_tick = Instant::now() + next;
         (self.tick)();
+        // Counted from its end: a tick that is early by what the first one took would find the processor's counter not
+        // calibrated yet, and leave the slower clock in use for another second.
+        self.next_tick = Instant::now() + next;
     }
 
     /// Gives up whatever was in hand, and begins anew.
