@@ -4,6 +4,7 @@ use std::hint;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use super::statistics::median;
 use super::{Entry, allocator, callgrind, clock};
@@ -51,10 +52,13 @@ impl Subject {
         (self.burst)(units, measure);
     }
 
-    fn warm_up(&self, units: usize, bursts: usize) {
-        for _ in 0..bursts {
+    fn warm_up(&self, units: usize) {
+        let start = Instant::now();
+        let mut bursts = 0;
+        while bursts < WARM_UP || start.elapsed() < WARM_UP_TIME {
             self.burst(units, &mut |work| work());
             (self.drain)();
+            bursts += 1;
         }
     }
 }
@@ -80,6 +84,9 @@ pub(crate) struct Costs {
 /// How many bursts a process makes before it measures: allocators, pools, caches and branch predictors settle in a few.
 const WARM_UP: usize = 12;
 
+/// And for how long: clocks are calibrated meanwhile.
+const WARM_UP_TIME: Duration = Duration::from_millis(60);
+
 /// How many bursts callgrind counts: every one costs the same number of instructions, but for what a hash map or an
 /// arena does now and then.
 pub(crate) const COUNTED: usize = 4;
@@ -87,7 +94,7 @@ pub(crate) const COUNTED: usize = 4;
 /// Does one task and prints what it found.
 pub(crate) fn run(entry: &Entry, collector: &Collector, task: Task, units: usize, bursts: usize) {
     let subject = (entry.setup)(collector);
-    subject.warm_up(units, WARM_UP);
+    subject.warm_up(units);
     match task {
         Task::Measure => println!("{}", measure(&subject, entry.threads, units, bursts).line()),
         Task::Count => {
