@@ -1,7 +1,7 @@
 //! A traced axum service. Its traces on the terminal:
 //!
 //! ```text
-//! OTEL_TRACES_EXPORTER=console cargo run -p examples --example axum_service
+//! OTEL_SERVICE_NAME=hello OTEL_TRACES_EXPORTER=console cargo run -p examples --example axum_service
 //! curl -i http://127.0.0.1:3000/hello/world
 //! ```
 

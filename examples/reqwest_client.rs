@@ -1,7 +1,7 @@
 //! A traced request, here to the service of the example `axum_service`: one trace, across both.
 //!
 //! ```text
-//! OTEL_TRACES_EXPORTER=console cargo run -p examples --example reqwest_client
+//! OTEL_SERVICE_NAME=caller OTEL_TRACES_EXPORTER=console cargo run -p examples --example reqwest_client
 //! ```
 
 use std::time::Duration;

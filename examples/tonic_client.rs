@@ -1,7 +1,7 @@
 //! A traced gRPC call, here to the service of the example `tonic_service`: one trace, across both.
 //!
 //! ```text
-//! OTEL_TRACES_EXPORTER=console cargo run -p examples --example tonic_client
+//! OTEL_SERVICE_NAME=caller OTEL_TRACES_EXPORTER=console cargo run -p examples --example tonic_client
 //! ```
 
 use std::time::Duration;

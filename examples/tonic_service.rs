@@ -1,7 +1,7 @@
 //! A traced gRPC service. Its traces on the terminal:
 //!
 //! ```text
-//! OTEL_TRACES_EXPORTER=console cargo run -p examples --example tonic_service
+//! OTEL_SERVICE_NAME=greeter OTEL_TRACES_EXPORTER=console cargo run -p examples --example tonic_service
 //! cargo run -p examples --example tonic_client
 //! ```
 

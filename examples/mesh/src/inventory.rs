@@ -13,7 +13,7 @@ use trace_core::Context;
 use trace_tonic::ServerTraceLayer;
 
 use self::proto::inventory_server::{Inventory, InventoryServer};
-use self::proto::{PickRequest, PickStep, Reservation, ReserveRequest};
+use self::proto::{PickRequest, PickStep, PutBackRequest, Reservation, ReserveRequest};
 use crate::service::Service;
 
 /// What `proto/inventory.proto` says.
@@ -66,6 +66,25 @@ impl Warehouse {
         ];
         Self { shelves: Mutex::new(shelves.into()) }
     }
+
+    /// The item's shelf after the change.
+    fn change(
+        &self,
+        sku: &str,
+        change: impl FnOnce(&mut Shelf) -> Result<(), Status>,
+    ) -> Result<Shelf, Status> {
+        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
+        let shelf =
+            shelves.get_mut(sku).ok_or_else(|| Status::not_found("there is no shelf for this item"))?;
+        change(shelf)?;
+        Ok(*shelf)
+    }
+}
+
+impl From<Shelf> for Reservation {
+    fn from(shelf: Shelf) -> Self {
+        Self { shelf: shelf.name.to_owned(), left: shelf.left }
+    }
 }
 
 /// The steps of picking, and how long each takes.
@@ -79,18 +98,26 @@ const STEPS: [(&str, Duration); 3] = [
 impl Inventory for Warehouse {
     async fn reserve(&self, request: Request<ReserveRequest>) -> Result<Response<Reservation>, Status> {
         let ReserveRequest { sku, quantity } = request.into_inner();
-        let mut shelves = self.shelves.lock().unwrap_or_else(PoisonError::into_inner);
-        let shelf =
-            shelves.get_mut(&sku[..]).ok_or_else(|| Status::not_found("there is no shelf for this item"))?;
-        if shelf.left < quantity {
-            return Err(Status::failed_precondition(format!("only {} left", shelf.left)));
-        }
-        shelf.left -= quantity;
+        let shelf = self.change(&sku, |shelf| {
+            let left = shelf.left.checked_sub(quantity);
+            shelf.left =
+                left.ok_or_else(|| Status::failed_precondition(format!("only {} left", shelf.left)))?;
+            Ok(())
+        })?;
         Context::current().span().add_event(
             "shelf.chosen",
             &[("shelf".into(), shelf.name.into()), ("left".into(), shelf.left.into())],
         );
-        Ok(Response::new(Reservation { shelf: shelf.name.to_owned(), left: shelf.left }))
+        Ok(Response::new(shelf.into()))
+    }
+
+    async fn put_back(&self, request: Request<PutBackRequest>) -> Result<Response<Reservation>, Status> {
+        let PutBackRequest { sku, quantity } = request.into_inner();
+        let shelf = self.change(&sku, |shelf| {
+            shelf.left = shelf.left.saturating_add(quantity);
+            Ok(())
+        })?;
+        Ok(Response::new(shelf.into()))
     }
 
     type PickStream = Pin<Box<dyn Stream<Item = Result<PickStep, Status>> + Send>>;

@@ -22,7 +22,7 @@ use trace_core::{Context, Scope, db, span};
 use trace_reqwest::UrlTemplate;
 
 use crate::inventory::proto::inventory_client::InventoryClient;
-use crate::inventory::proto::{PickRequest, ReserveRequest};
+use crate::inventory::proto::{PickRequest, PutBackRequest, ReserveRequest};
 use crate::payments::Charge;
 use crate::service::Service;
 
@@ -108,33 +108,12 @@ async fn place(
     let total_cents = price_cents * i64::from(order.quantity);
     let id = shop.insert(&order, total_cents).await?;
     Context::current().span().set_attribute("order.id", id);
-    let shelf = shop.reserve(&order).await?;
-
-    // Payment and picking do not wait for each other.
-    let payment = span("take payment").scope(&SCOPE).attribute("amount.cents", total_cents);
-    let picking = span("pick items").scope(&SCOPE).attribute("shelf", &shelf);
-    let both = [payment.span_context(), picking.span_context()];
-    let (paid, picked) = tokio::join!(
-        payment.try_run(shop.charge(id, total_cents, order.payment_failures)),
-        picking.try_run(shop.pick(shelf, order.quantity)),
-    );
-    if let Err(refusal) = paid.and(picked) {
-        shop.update(id, "refused").await?;
-        return Err(refusal);
-    }
-
-    // The carrier comes when both are done: it has one parent, and links to what it waited for.
-    let mut carrier = span("hand to carrier").scope(&SCOPE).attribute("carrier", "Mercury");
-    for waited_for in both.into_iter().flatten() {
-        carrier.add_link(waited_for, &[("reason".into(), "waited for".into())]);
-    }
-    carrier.run(tokio::time::sleep(Duration::from_millis(1))).await;
-
-    let status = "shipped";
+    let outcome = shop.see_through(id, &order, total_cents).await;
+    let status = if outcome.is_ok() { "shipped" } else { "refused" };
     shop.update(id, status).await?;
-    let order =
-        Order { id, sku: order.sku, quantity: order.quantity, total_cents, status: status.to_owned() };
-    Ok((StatusCode::CREATED, Json(order)))
+    outcome?;
+    let NewOrder { sku, quantity, .. } = order;
+    Ok((StatusCode::CREATED, Json(Order { id, sku, quantity, total_cents, status: status.to_owned() })))
 }
 
 async fn look(State(shop): State<Shop>, Path(id): Path<i64>) -> Result<Json<Order>, Refusal> {
@@ -164,6 +143,31 @@ impl Shop {
             .with(RetryTransientMiddleware::new_with_policy(twice))
             .build()?;
         Ok(Self { database, inventory, payments, client })
+    }
+
+    async fn see_through(&self, id: i64, order: &NewOrder, total_cents: i64) -> Result<(), Refusal> {
+        let shelf = self.reserve(order).await?;
+
+        // Payment and picking do not wait for each other.
+        let payment = span("take payment").scope(&SCOPE).attribute("amount.cents", total_cents);
+        let picking = span("pick items").scope(&SCOPE).attribute("shelf", &shelf);
+        let both = [payment.span_context(), picking.span_context()];
+        let (paid, picked) = tokio::join!(
+            payment.try_run(self.charge(id, total_cents, order.payment_failures)),
+            picking.try_run(self.pick(shelf, order.quantity)),
+        );
+        if let Err(refusal) = paid.and(picked) {
+            self.put_back(order).await?;
+            return Err(refusal);
+        }
+
+        // The carrier comes when both are done: it has one parent, and links to what it waited for.
+        let mut carrier = span("hand to carrier").scope(&SCOPE).attribute("carrier", "Mercury");
+        for waited_for in both.into_iter().flatten() {
+            carrier.add_link(waited_for, &[("reason".into(), "waited for".into())]);
+        }
+        carrier.run(tokio::time::sleep(Duration::from_millis(1))).await;
+        Ok(())
     }
 
     async fn price_cents(&self, sku: &str) -> Result<Option<i64>, Refusal> {
@@ -210,6 +214,12 @@ impl Shop {
                 _ => Refusal::Unreachable("inventory"),
             }),
         }
+    }
+
+    async fn put_back(&self, order: &NewOrder) -> Result<(), Refusal> {
+        let request = PutBackRequest { sku: order.sku.clone(), quantity: order.quantity };
+        self.inventory.clone().put_back(request).await.map_err(|_| Refusal::Unreachable("inventory"))?;
+        Ok(())
     }
 
     async fn pick(&self, shelf: String, quantity: u32) -> Result<(), Refusal> {

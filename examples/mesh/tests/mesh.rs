@@ -3,7 +3,10 @@
 #![allow(clippy::unwrap_used, reason = "helpers of tests are tests")]
 
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use serde_json::Value;
 use trace_core::testing::Collector;
@@ -56,8 +59,8 @@ fn spans_go_to_a_collector_that_is_named_and_the_trace_id_is_printed() {
 
 #[test]
 fn the_page_and_its_api_show_the_order_until_the_mesh_is_killed_with_all_its_services() {
-    let mut process = mesh().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    let mut lines = BufReader::new(process.stdout.take().unwrap()).lines();
+    let mut process = Running(mesh().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(process.0.stdout.take().unwrap()).lines();
     let address = lines
         .by_ref()
         .map(Result::unwrap)
@@ -72,11 +75,22 @@ fn the_page_and_its_api_show_the_order_until_the_mesh_is_killed_with_all_its_ser
     assert_eq!(trace["services"].as_array().unwrap().len(), 4);
     assert_eq!(trace["flaw"], Value::Null);
 
-    process.kill().unwrap();
-    process.wait().unwrap();
+    let mut stderr = process.0.stderr.take().unwrap();
+    drop(process);
     // The services write to the same pipe: it ends when the last of them is gone.
-    let mut errors = String::new();
-    process.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    let (gone, is_gone) = mpsc::channel();
+    thread::spawn(move || gone.send(stderr.read_to_end(&mut Vec::new())));
+    is_gone.recv_timeout(Duration::from_secs(20)).expect("no service outlives the mesh").unwrap();
+}
+
+/// Killed when it is dropped, without a chance to tell its services.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
 }
 
 fn get(url: &str) -> String {

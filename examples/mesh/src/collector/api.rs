@@ -7,8 +7,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use serde::Serialize;
-use trace_core::TraceId;
 use trace_core::otlp::{OwnedValue, SpanData, TraceTree};
+use trace_core::{TraceId, semconv};
 
 use super::store::{Store, Totals};
 
@@ -34,6 +34,8 @@ struct TraceSummary {
     duration_nanos: u64,
     spans: usize,
     errors: usize,
+    /// The root's own word for how it went: an HTTP or gRPC status.
+    outcome: Option<String>,
     /// Whether the root itself failed, so that the caller saw it.
     failed: bool,
     /// Whether the root is there.
@@ -143,6 +145,11 @@ impl TraceList {
     }
 }
 
+fn outcome(span: &SpanData) -> Option<String> {
+    let keys = [semconv::HTTP_RESPONSE_STATUS_CODE, semconv::RPC_STATUS_CODE];
+    keys.iter().find_map(|key| span.attribute(key.as_str())).map(ToString::to_string)
+}
+
 fn mentions(id: TraceId, spans: &[SpanData], word: &str) -> bool {
     if id.to_hex().starts_with(word) {
         return true;
@@ -180,6 +187,7 @@ impl TraceSummary {
             duration_nanos: end.saturating_sub(start),
             spans: spans.len(),
             errors: spans.iter().filter(|span| span.is_error()).count(),
+            outcome: top.and_then(outcome),
             failed: rooted && top.is_some_and(SpanData::is_error),
             rooted,
         }
@@ -275,4 +283,76 @@ fn attributes(pairs: &[(String, OwnedValue)]) -> Vec<Attribute> {
             value: value.to_string(),
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+    use trace_core::otlp::LinkData;
+    use trace_core::{SpanId, StatusCode};
+
+    use super::super::store::Limits;
+    use super::super::store::tests::span;
+    use super::*;
+
+    fn store() -> Store {
+        let mut store = Store::new(Limits::default());
+        let mut failed = span(2, 2);
+        failed.name = "POST /charges".to_owned();
+        failed.status = StatusCode::Error;
+        failed.attributes = vec![("order.id".to_owned(), 17.into())];
+        store.insert([span(1, 1), span(2, 1), failed]);
+        store
+    }
+
+    fn found(query: &Query) -> Vec<String> {
+        TraceList::of(&store(), query).traces.into_iter().map(|trace| trace.id).collect()
+    }
+
+    fn search(q: &str) -> Vec<String> {
+        found(&Query { q: q.to_owned(), ..Query::default() })
+    }
+
+    #[test]
+    fn traces_are_found_by_id_name_service_and_attribute_the_latest_first() {
+        let [one, two] = [format!("{:032x}", 1), format!("{:032x}", 2)];
+        assert_eq!(search(""), [two.clone(), one.clone()]);
+        assert_eq!(search(&two), [two.clone()]);
+        assert_eq!(search("SHOP post order.id=17"), [two.clone()]);
+        assert_eq!(search("order.id=18"), Vec::<String>::new());
+        assert_eq!(found(&Query { errors: true, ..Query::default() }), [two.clone()]);
+        assert_eq!(found(&Query { limit: Some(1), ..Query::default() }), [two]);
+    }
+
+    #[test]
+    fn a_trace_tells_everything_and_no_number_that_javascript_would_round() {
+        let mut root = span(1, 1);
+        root.start_unix_nano = 1_795_337_997_533_914_661;
+        root.end_unix_nano = root.start_unix_nano + 5_000;
+        root.attributes = vec![("big".to_owned(), i64::MAX.into()), ("flag".to_owned(), true.into())];
+        root.links = [7, 8]
+            .map(|trace| LinkData {
+                trace_id: TraceId::from_u128(trace).unwrap(),
+                span_id: SpanId::from_u64(9).unwrap(),
+                trace_state: String::new(),
+                attributes: Vec::new(),
+                dropped_attributes_count: 0,
+                flags: 1,
+            })
+            .to_vec();
+        let tree = TraceTree::of(root.trace_id, [root]);
+        let trace = Trace::of(&tree, 3, |id| id.to_u128() == 7);
+        let trace: Value = serde_json::to_value(trace).unwrap();
+        assert_eq!(trace["start_unix_nano"], "1795337997533914661");
+        assert_eq!(trace["duration_nanos"], 5_000);
+        assert_eq!(trace["left_out"], 3);
+        let span = &trace["spans"][0];
+        assert_eq!(span["start_nanos"], 0);
+        let attributes = json!([
+            { "key": "big", "type": "int", "value": "9223372036854775807" },
+            { "key": "flag", "type": "bool", "value": "true" },
+        ]);
+        assert_eq!(span["attributes"], attributes);
+        assert_eq!((&span["links"][0]["here"], &span["links"][1]["here"]), (&json!(true), &json!(false)));
+    }
 }

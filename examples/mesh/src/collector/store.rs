@@ -198,12 +198,12 @@ fn value_size(value: &OwnedValue) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use trace_core::{SpanKind, StatusCode};
 
     use super::*;
 
-    fn span(trace: u128, id: u64) -> SpanData {
+    pub(crate) fn span(trace: u128, id: u64) -> SpanData {
         SpanData {
             trace_id: TraceId::from_u128(trace).unwrap(),
             span_id: SpanId::from_u64(id).unwrap(),
@@ -240,6 +240,15 @@ mod tests {
         assert!(store.get(TraceId::from_u128(1).unwrap()).is_none());
         let totals = store.totals();
         assert_eq!((totals.traces, totals.spans, totals.evicted), (2, 3, 1));
+    }
+
+    #[test]
+    fn two_thousand_traces_of_a_mesh_are_kept() {
+        let mut store = Store::new(Limits::default());
+        for trace in 1..=2_000 {
+            store.insert((1..=30).map(|id| span(trace, id)));
+        }
+        assert_eq!((store.totals().traces, store.totals().evicted), (2_000, 0));
     }
 
     #[test]
