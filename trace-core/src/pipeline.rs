@@ -4,6 +4,7 @@
 //! for spans goes back to the allocator at its shutdown; what stays is a few kilobytes.
 
 use std::fmt;
+use std::io::{self, Write};
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -268,15 +269,13 @@ impl TracerBuilder {
     /// replaced by what the line says; where nothing can replace it, contexts travel and nothing is recorded.
     pub fn build(self) -> Traces {
         for report in &self.reports {
-            eprintln!("trace-core: {report}");
+            say(report);
         }
         let Self { config, reports } = self;
         let propagators = config.propagators.clone();
         let pipeline = Pipeline::start(&config, reports).or_else(|error| {
-            eprintln!("trace-core: {error}; nothing is recorded");
-            let mut config = Config::default();
-            config.exporter = ExporterConfig::None;
-            config.propagators = propagators;
+            say(&format_args!("{error}; nothing is recorded"));
+            let config = Config { exporter: ExporterConfig::None, propagators, ..Config::default() };
             Pipeline::start(&config, Vec::new())
         });
         Traces { tracer: Tracer { pipeline: pipeline.ok() } }
@@ -305,6 +304,11 @@ impl TracerBuilder {
         }
         Ok(Traces { tracer: Tracer { pipeline: Some(Pipeline::start(&config, Vec::new())?) } })
     }
+}
+
+/// One line on standard error. `eprintln` would panic where that is closed.
+fn say(line: &dyn fmt::Display) {
+    let _ = writeln!(io::stderr(), "trace-core: {line}");
 }
 
 /// What [`init`] returns: the tracer, and a last flush.

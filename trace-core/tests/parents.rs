@@ -2,6 +2,8 @@
 //! whoever makes the spans (ours and `tracing`'s, one inside the other), each span has the parent that a plain tree of
 //! function calls would give it.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by it")]
+
 use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
@@ -103,7 +105,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 #[derive(Clone, Default)]
 struct Model {
     next: Arc<AtomicU64>,
-    begun: Arc<Mutex<Vec<(u64, Option<u64>)>>>,
+    begun: Arc<Mutex<Vec<Begun>>>,
 }
 
 impl Model {
@@ -113,6 +115,9 @@ impl Model {
         number
     }
 }
+
+/// The number of a span, and that of its parent.
+type Begun = (u64, Option<u64>);
 
 type Boxed = Pin<Box<dyn Future<Output = ()> + Send>>;
 

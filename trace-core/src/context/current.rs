@@ -12,13 +12,20 @@ thread_local! {
 
 /// Looks at the current context. Nothing that `f` does may change it: `f` is ours.
 #[inline]
-pub(crate) fn with_current<R>(f: impl Fn(&Context) -> R) -> R {
-    // A thread whose locals are gone is in no trace.
-    CURRENT
-        .try_with(|current| current.try_borrow().ok().map(|current| f(&current)))
-        .ok()
-        .flatten()
-        .unwrap_or_else(|| f(&Context::new()))
+pub(crate) fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
+    let mut f = Some(f);
+    let mut result = None;
+    let _ = CURRENT.try_with(|current| {
+        if let (Ok(current), Some(f)) = (current.try_borrow(), f.take()) {
+            result = Some(f(&current));
+        }
+    });
+    match (result, f) {
+        (Some(result), _) => result,
+        // A thread whose locals are gone is in no trace.
+        (None, Some(f)) => f(&Context::new()),
+        (None, None) => unreachable!("`f` is taken to make the result"),
+    }
 }
 
 #[inline]

@@ -6,6 +6,7 @@
 
 use std::ops::Range;
 
+use crate::otlp::tail::Tail;
 use crate::otlp::wire;
 use crate::span::Scope;
 
@@ -67,13 +68,20 @@ impl Chunk {
         Box::new(Self { bytes: Vec::with_capacity(bytes), frames: Vec::with_capacity(spans) })
     }
 
-    /// Appends a span, if there is room.
+    /// Appends a span of at most [`SPAN_BYTES_MAX`], if there is room.
+    #[inline]
     pub(crate) fn push(&mut self, span: &[u8], scope: &'static Scope, local_root: bool) -> bool {
         let room = self.bytes.capacity() - self.bytes.len();
-        if room < span.len() + wire::FIELD_HEAD_MAX || self.frames.len() == self.frames.capacity() {
+        let field = span.len() + wire::FIELD_HEAD_MAX;
+        if room < field || self.frames.len() == self.frames.capacity() {
             return false;
         }
-        wire::put_len_field(&mut self.bytes, wire::SCOPE_SPANS_SPANS, span);
+        // SAFETY: a tag, a length of at most three bytes (a span is at most 64 KiB), and the span.
+        let mut tail = unsafe { Tail::new(&mut self.bytes, field) };
+        tail.byte(wire::SCOPE_SPANS_SPANS);
+        tail.varint(span.len() as u64);
+        tail.bytes(span);
+        tail.finish();
         // The capacity is far below 4 GiB.
         self.frames.push(FrameHeader { end: self.bytes.len() as u32, local_root, scope });
         true
@@ -125,6 +133,7 @@ impl Chunk {
         }
     }
 
+    #[cfg(test)]
     pub(crate) fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
         (0..self.len()).map(|i| self.frame(i).expect("an index below the length"))
     }

@@ -9,7 +9,7 @@
 
 use std::cell::Cell as StdCell;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, TryLockError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
@@ -60,6 +60,10 @@ struct Slot {
 #[derive(Default)]
 struct SlotInner {
     open: Option<Box<Chunk>>,
+    #[expect(
+        clippy::vec_box,
+        reason = "a cell keeps its place in memory: contexts refer to it while it is in use"
+    )]
     pool: Vec<Box<SpanCell>>,
     closed: bool,
 }
@@ -100,7 +104,7 @@ impl Queue {
         // Every chunk is accounted for in bytes; the rings only have to be long enough for the most there can be.
         let chunks_max = (limits.chunk_bytes_max / Chunk::MEMORY).max(1);
         Self {
-            slots: (0..slots.max(1)).map(|_| Slot::default()).collect(),
+            slots: (0..slots.max(1).next_power_of_two()).map(|_| Slot::default()).collect(),
             overflow: SlotCounters::default(),
             export: ExportCounters::default(),
             sealed: ArrayQueue::new(chunks_max),
@@ -117,6 +121,7 @@ impl Queue {
     }
 
     /// Takes memory for a new live span and counts it as started, or says that there is none.
+    #[inline]
     pub(crate) fn start(&self) -> Option<Box<SpanCell>> {
         let Some((slot, mut inner)) = self.try_any_slot() else {
             let cell = self.allocate_cell()?;
@@ -156,22 +161,23 @@ impl Queue {
     }
 
     /// As [`end`](Self::end), and takes back the span's cell: one lock for both.
+    #[inline]
     pub(crate) fn end_and_recycle(&self, mut cell: Box<SpanCell>) {
         let slot = self.try_any_slot();
-        let Some(life) = cell.life else { return };
-        let span = cell.recorder().bytes();
+        let Some((life, span)) = cell.ended() else { return };
         match slot {
             Some((slot, mut inner)) => {
-                self.end_in(slot, &mut inner, span, &life);
+                self.end_in(slot, &mut inner, span, life);
                 self.pool(&mut inner, cell);
             }
             None => {
-                self.end_alone(span, &life);
+                self.end_alone(span, life);
                 self.free_cell(cell);
             }
         }
     }
 
+    #[inline]
     fn end_in(&self, slot: &Slot, inner: &mut SlotInner, span: &[u8], life: &Life) {
         slot.counters.live.sub(1);
         match self.append(inner, span, life.scope, life.local_root) {
@@ -180,6 +186,7 @@ impl Queue {
         }
     }
 
+    #[cold]
     fn end_alone(&self, span: &[u8], life: &Life) {
         self.overflow.live.add_shared(1u64.wrapping_neg());
         match self.append_alone(span, life.scope, life.local_root) {
@@ -237,11 +244,6 @@ impl Queue {
     /// Whom to wake when enough chunks are sealed. To be called before looking for chunks, so that none is missed.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
-    }
-
-    /// Wakes the worker.
-    pub(crate) fn wake(&self) {
-        self.waker.wake();
     }
 
     /// The number of sealed chunks that wait.
@@ -356,24 +358,36 @@ impl Queue {
 
     // What is inside.
 
+    #[inline]
     fn try_any_slot(&self) -> Option<(&Slot, MutexGuard<'_, SlotInner>)> {
-        let first = slot_hint() % self.slots.len();
-        (first..self.slots.len()).chain(0..first).find_map(|index| {
+        let slot = self.any_slot();
+        match slot.try_lock() {
+            Some(inner) => Some((slot, inner)),
+            None => self.try_other_slot(),
+        }
+    }
+
+    #[cold]
+    fn try_other_slot(&self) -> Option<(&Slot, MutexGuard<'_, SlotInner>)> {
+        let first = slot_hint();
+        (1..self.slots.len()).find_map(|next| {
+            let index = first.wrapping_add(next) & (self.slots.len() - 1);
             let slot = &self.slots[index];
             let inner = slot.try_lock()?;
-            if index != first {
-                // A thread whose locals are gone tries the first slot each time.
-                let _ = SLOT_HINT.try_with(|hint| hint.set(index));
-            }
+            // A thread whose locals are gone tries the first slot each time.
+            let _ = SLOT_HINT.try_with(|hint| hint.set(index));
             Some((slot, inner))
         })
     }
 
     /// The thread's own slot, to count in.
+    #[inline]
     fn any_slot(&self) -> &Slot {
-        &self.slots[slot_hint() % self.slots.len()]
+        // Their number is a power of two.
+        &self.slots[slot_hint() & (self.slots.len() - 1)]
     }
 
+    #[inline]
     fn append(
         &self,
         inner: &mut SlotInner,
@@ -425,6 +439,7 @@ impl Queue {
         Ok(())
     }
 
+    #[inline(never)]
     fn chunk_with(
         &self,
         span: &[u8],
@@ -480,11 +495,13 @@ impl Queue {
         }
     }
 
+    #[cold]
     fn allocate_cell(&self) -> Option<Box<SpanCell>> {
         self.grow_live(SpanCell::MEMORY).then(SpanCell::boxed)
     }
 
     /// When memory for live spans is used up, the pools of the other slots may still have some.
+    #[cold]
     fn steal_cell(&self, own: &Slot) -> Option<Box<SpanCell>> {
         self.slots
             .iter()
@@ -492,6 +509,7 @@ impl Queue {
             .find_map(|slot| slot.try_lock().and_then(|mut inner| inner.pool.pop()))
     }
 
+    #[inline]
     fn pool(&self, inner: &mut SlotInner, mut cell: Box<SpanCell>) {
         if inner.closed {
             return self.free_cell(cell);
@@ -503,12 +521,15 @@ impl Queue {
         inner.pool.push(cell);
     }
 
+    #[cold]
+    #[expect(clippy::boxed_local, reason = "a cell is a box wherever it is not in use")]
     fn free_cell(&self, mut cell: Box<SpanCell>) {
         self.live_bytes.fetch_sub(cell.memory(), Ordering::Relaxed);
     }
 }
 
 impl Slot {
+    #[inline]
     fn try_lock(&self) -> Option<MutexGuard<'_, SlotInner>> {
         match self.inner.try_lock() {
             Ok(inner) => Some(inner),
@@ -517,11 +538,19 @@ impl Slot {
         }
     }
 
+    /// Waits for the slot as the worker does: whoever leaves a lock that somebody *sleeps* for has to wake him by a
+    /// system call, and no request's thread shall.
     fn lock(&self) -> MutexGuard<'_, SlotInner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        loop {
+            match self.try_lock() {
+                Some(inner) => return inner,
+                None => std::thread::yield_now(),
+            }
+        }
     }
 }
 
+#[inline]
 fn slot_hint() -> usize {
     SLOT_HINT
         .try_with(|hint| {

@@ -34,20 +34,37 @@ const DEPTH_MAX: usize = 16;
 /// The longest key and text of which each length, and those of the fields around them, are one byte.
 pub(crate) const SHORT: usize = 59;
 
-/// What tags and lengths take around a short key and value.
-pub(crate) const SHORT_HEADS: usize = 8;
+/// What tags and lengths take around a short key and text.
+const SHORT_HEADS: usize = 8;
+
+/// The most that a short value takes which is no text: a number.
+const SHORT_NUMBER: usize = 10;
+
+/// The most bytes that [`put_short_key_value`] writes.
+#[inline(always)]
+pub(crate) fn short_key_value_len_max(key: &str, value: Value<'_>) -> usize {
+    let value = match value {
+        Value::Str(text) => text.len(),
+        _ => SHORT_NUMBER,
+    };
+    SHORT_HEADS + key.len() + value
+}
 
 /// Writes a `KeyValue` as the field `tag`, with a key and a value (a text, a number, a truth value) of at most
 /// [`SHORT`] bytes: every length is one byte, and the four before the value are written at once.
+///
+/// # Panics
+/// Where `out` has no capacity for [`short_key_value_len_max`] bytes more, or a text is too long.
 #[inline(always)]
-pub(crate) fn put_short_key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: &Value<'_>) {
+pub(crate) fn put_short_key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: Value<'_>) {
     let value_len = match value {
         Value::Str(text) => 2 + text.len(),
-        Value::I64(number) => 1 + varint_len(*number as u64),
+        Value::I64(number) => 1 + varint_len(number as u64),
         _ => 2,
     };
-    debug_assert!(key.len() <= SHORT && value_len <= SHORT + 2);
-    let mut tail = Tail::new(out);
+    assert!(key.len() <= SHORT && value_len <= SHORT + 2, "short ones only");
+    // SAFETY: eight bytes of tags and lengths at most, the key, and the text or a number of at most ten bytes.
+    let mut tail = unsafe { Tail::new(out, short_key_value_len_max(key, value)) };
     // None of these lengths is above 127.
     tail.array([tag, (4 + key.len() + value_len) as u8, KEY, key.len() as u8]);
     tail.bytes(key.as_bytes());
@@ -58,10 +75,10 @@ pub(crate) fn put_short_key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: 
         }
         Value::I64(number) => {
             tail.array([VALUE, value_len as u8, INT]);
-            tail.varint(*number as u64);
+            tail.varint(number as u64);
         }
-        Value::Bool(truth) => tail.array([VALUE, value_len as u8, BOOL, u8::from(*truth)]),
-        _ => tail.array([VALUE, 2, STRING, 0]),
+        Value::Bool(truth) => tail.array([VALUE, value_len as u8, BOOL, u8::from(truth)]),
+        _ => tail.array([VALUE, value_len as u8, STRING, 0]),
     }
     tail.finish();
 }
@@ -249,7 +266,7 @@ impl Write for Cut<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut taken = cut(text, self.chars_left);
         if taken.len() > self.bytes_left {
-            taken = &taken[..taken.floor_char_boundary(self.bytes_left)];
+            taken = cut_bytes(taken, self.bytes_left);
         }
         self.out.extend_from_slice(taken.as_bytes());
         self.bytes_left -= taken.len();
@@ -266,6 +283,15 @@ impl Drop for Cut<'_> {
             self.out.truncate(self.start);
         }
     }
+}
+
+/// The first `bytes_max` bytes of a text, without the character that they would cut.
+pub(crate) fn cut_bytes(text: &str, bytes_max: usize) -> &str {
+    let mut end = bytes_max.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 /// The first `chars_max` characters of a text.

@@ -1,8 +1,7 @@
 //! Writing at the end of a vector whose room was made before: one check for a whole field instead of one a byte.
 //!
 //! A span's attributes are a handful of bytes each, so that what a vector asks at every push (is there room?) and a
-//! `memcpy` call for ten bytes would cost more than the bytes. Every write is still checked against the room, by a
-//! comparison of two registers.
+//! `memcpy` call for ten bytes would cost more than the bytes.
 
 use std::ptr;
 
@@ -11,27 +10,35 @@ use super::wire::varint_len;
 /// The free end of a vector. What is written becomes part of the vector by [`finish`](Self::finish).
 pub(crate) struct Tail<'a> {
     out: &'a mut Vec<u8>,
-    /// Where the next byte goes, and the bytes from there to the end of the room.
+    /// Where the next byte goes.
     at: *mut u8,
+    written: usize,
     room: usize,
 }
 
 impl<'a> Tail<'a> {
-    /// The end of `out`, with room for what its capacity has left.
+    /// The end of `out`, which has capacity for `room` more bytes.
+    ///
+    /// # Safety
+    /// No more than `room` bytes may be written.
+    ///
+    /// # Panics
+    /// Where the capacity is not there.
     #[inline(always)]
-    pub(crate) fn new(out: &'a mut Vec<u8>) -> Self {
+    pub(crate) unsafe fn new(out: &'a mut Vec<u8>, room: usize) -> Self {
         let spare = out.spare_capacity_mut();
-        let (at, room) = (spare.as_mut_ptr().cast(), spare.len());
-        Self { out, at, room }
+        assert!(room <= spare.len(), "room was made for all that is written");
+        let at = spare.as_mut_ptr().cast();
+        Self { out, at, written: 0, room }
     }
 
     #[inline(always)]
     fn take(&mut self, len: usize) -> *mut u8 {
-        assert!(len <= self.room, "room was made for all that is written");
         let at = self.at;
-        // SAFETY: `len` bytes from `at` lie in the vector's spare capacity, by the assertion.
+        self.written += len;
+        debug_assert!(self.written <= self.room, "more is written than was said");
+        // SAFETY: by the promise made to `new`, the `len` bytes from `at` lie in the vector's spare capacity.
         self.at = unsafe { at.add(len) };
-        self.room -= len;
         at
     }
 
@@ -65,21 +72,18 @@ impl<'a> Tail<'a> {
         self.byte(value as u8);
     }
 
-    /// The tag and the length of a length-delimited field.
+    /// A length-delimited field with a length below 128.
     #[inline(always)]
-    pub(crate) fn head(&mut self, tag: u8, len: usize) {
-        if len < 0x80 {
-            self.array([tag, len as u8]);
-        } else {
-            self.byte(tag);
-            self.varint(len as u64);
-        }
+    pub(crate) fn short_field(&mut self, tag: u8, bytes: &[u8]) {
+        debug_assert!(bytes.len() < 0x80);
+        self.array([tag, bytes.len() as u8]);
+        self.bytes(bytes);
     }
 
     /// Makes what was written part of the vector.
     #[inline(always)]
     pub(crate) fn finish(self) {
-        let len = self.out.capacity() - self.room;
+        let len = self.out.len() + self.written;
         // SAFETY: every byte up to here was part of the vector before or was written since.
         unsafe { self.out.set_len(len) }
     }
@@ -137,7 +141,8 @@ mod tests {
         for len in 0..200 {
             let mut out = Vec::with_capacity(1 + len);
             out.push(7);
-            let mut tail = Tail::new(&mut out);
+            // SAFETY: as many bytes are written as were said.
+            let mut tail = unsafe { Tail::new(&mut out, len) };
             tail.bytes(&source[..len]);
             tail.finish();
             assert_eq!(out[0], 7);
@@ -148,15 +153,17 @@ mod tests {
     #[test]
     fn what_is_not_finished_is_not_part_of_the_vector() {
         let mut out = Vec::with_capacity(8);
-        Tail::new(&mut out).array([1, 2, 3]);
+        // SAFETY: three bytes are written.
+        unsafe { Tail::new(&mut out, 3) }.array([1, 2, 3]);
         assert!(out.is_empty());
     }
 
     #[test]
     #[should_panic(expected = "room was made")]
-    fn more_than_there_is_room_for_is_never_written() {
+    fn there_is_no_tail_beyond_the_capacity() {
         let mut out = Vec::with_capacity(8);
         let room = out.capacity();
-        Tail::new(&mut out).bytes(&vec![0; room + 1]);
+        // SAFETY: nothing is written.
+        unsafe { Tail::new(&mut out, room + 1) }.finish();
     }
 }

@@ -45,6 +45,11 @@ impl<'a> Key<'a> {
     }
 
     #[inline(always)]
+    pub(crate) const fn of(name: &'a str, known: Option<Known>) -> Self {
+        Self { name, known }
+    }
+
+    #[inline(always)]
     pub(crate) const fn known_as(&self) -> Option<Known> {
         self.known
     }
@@ -114,6 +119,30 @@ pub enum Value<'a> {
 /// ```
 pub fn display(value: &dyn fmt::Display) -> Value<'_> {
     Value::Format(value)
+}
+
+/// Makes the texts that are only formatted so far: before a lock is taken, because to format is to run code of others,
+/// which may write to the same span.
+pub(super) fn with_texts<R>(
+    attributes: &[(Key<'_>, Value<'_>)],
+    f: impl FnOnce(&[(Key<'_>, Value<'_>)]) -> R,
+) -> R {
+    if !attributes.iter().any(|(_, value)| matches!(value, Value::Format(_))) {
+        return f(attributes);
+    }
+    let texts: Vec<Option<String>> = attributes
+        .iter()
+        .map(|(_, value)| match value {
+            Value::Format(text) => Some(text.to_string()),
+            _ => None,
+        })
+        .collect();
+    let made: Vec<(Key<'_>, Value<'_>)> = attributes
+        .iter()
+        .zip(&texts)
+        .map(|((key, value), text)| (*key, text.as_deref().map_or(*value, Value::Str)))
+        .collect();
+    f(&made)
 }
 
 macro_rules! value_from {

@@ -46,9 +46,9 @@ enum Parent<'a> {
 /// What a span takes over from the context it is started in. It is copied out, so that nothing of ours is borrowed
 /// while a sampler runs.
 struct Origin {
-    span_context: Option<SpanContext>,
-    tracer: Option<Tracer>,
+    /// The parent's context, but not what records it.
     context: Context,
+    /// The clock of the trace, where the parent is recorded here.
     anchor: Option<Anchor>,
 }
 
@@ -139,17 +139,20 @@ impl<'a> SpanBuilder<'a> {
     /// Starts the span.
     #[must_use = "a span ends when it is dropped"]
     pub fn start(self) -> Span {
-        let origin = match self.parent {
-            Parent::Current => with_current(Origin::of),
-            Parent::Given(parent) => Origin::of(parent),
-            Parent::None => Origin { tracer: with_current(|current| current.tracer), ..Origin::none() },
-        };
+        let mut origin = Origin { context: Context::new(), anchor: None };
+        match self.parent {
+            Parent::Current => with_current(|current| origin.take_over(current)),
+            Parent::Given(parent) => origin.take_over(parent),
+            Parent::None => origin.context.tracer = with_current(|current| current.tracer),
+        }
         self.start_in(origin)
     }
 
+    #[inline]
     fn start_in(self, origin: Origin) -> Span {
-        let Origin { span_context: parent, tracer, mut context, anchor } = origin;
-        let tracer = self.tracer.or(tracer).unwrap_or_else(pipeline::global);
+        let Origin { mut context, anchor } = origin;
+        let parent = context.span_context;
+        let tracer = self.tracer.or(context.tracer).unwrap_or_else(pipeline::global);
         let Some(pipeline) = tracer.pipeline() else {
             // Tracing is disabled: what came in goes out as it is.
             return Span::inert(context);
@@ -220,23 +223,12 @@ impl<'a> SpanBuilder<'a> {
 }
 
 impl Origin {
-    const fn none() -> Self {
-        Self { span_context: None, tracer: None, context: Context::new(), anchor: None }
-    }
-
     #[inline]
-    fn of(context: &Context) -> Self {
-        Self {
-            span_context: context.span_context,
-            tracer: context.tracer,
-            anchor: context.recording.as_ref().map(|recording| recording.life().anchor),
-            context: Context {
-                span_context: context.span_context,
-                tracer: context.tracer,
-                carried: context.carried.clone(),
-                recording: None,
-                shed: context.shed,
-            },
-        }
+    fn take_over(&mut self, parent: &Context) {
+        self.context.span_context = parent.span_context;
+        self.context.tracer = parent.tracer;
+        self.context.carried.clone_from(&parent.carried);
+        self.context.shed = parent.shed;
+        self.anchor = parent.recording.as_ref().map(|recording| recording.life().anchor);
     }
 }

@@ -13,6 +13,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
+use super::attribute::Known;
 use super::recorder::Recorder;
 use super::{Key, Scope, Value};
 use crate::clock::Anchor;
@@ -20,7 +21,7 @@ use crate::pipeline::Pipeline;
 
 pub(crate) struct SpanCell {
     references: AtomicUsize,
-    pub(crate) life: Option<Life>,
+    life: Option<Life>,
     recorder: Mutex<Recorder>,
 }
 
@@ -50,9 +51,18 @@ impl SpanCell {
     }
 
     /// Makes a used cell as new, and tells how many bytes of memory it gave back.
+    #[inline]
     pub(crate) fn reset(&mut self) -> usize {
         self.life = None;
         self.recorder().reset()
+    }
+
+    /// The span of a cell that was in use, with what there is to know of it.
+    #[inline]
+    pub(crate) fn ended(&mut self) -> Option<(&Life, &[u8])> {
+        let Self { life, recorder, .. } = self;
+        let recorder = recorder.get_mut().unwrap_or_else(PoisonError::into_inner);
+        life.as_ref().map(|life| (life, recorder.bytes()))
     }
 
     #[inline(always)]
@@ -105,21 +115,60 @@ impl Recording {
         self.with(f)
     }
 
-    /// Sets an attribute: what is done most, and so without a detour.
+    /// Sets an attribute: what is done most. A key that is not set yet, with a short value, on a span that nobody else
+    /// looks at, is written here and now; all else is a call, whose arguments go in registers so that the constants of
+    /// what is inlined stay constants.
     #[inline(always)]
     pub(crate) fn set_attribute(&mut self, key: Key<'_>, value: Value<'_>) {
+        match value {
+            Value::Str(text) => {
+                if !self.try_short(key, Value::Str(text)) {
+                    self.set_text(key.as_str(), key.known_as(), text);
+                }
+            }
+            Value::I64(number) => {
+                if !self.try_short(key, Value::I64(number)) {
+                    self.set_number(key.as_str(), key.known_as(), number);
+                }
+            }
+            other => self.set_other(key, other),
+        }
+    }
+
+    #[inline(always)]
+    fn try_short(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
         if !self.is_unique() {
-            return self.set_attribute_shared(key, value);
+            return false;
         }
         // SAFETY: as in `with_mut`.
         let cell = unsafe { self.cell.as_mut() };
-        let Some(Life { pipeline, .. }) = cell.life else { return };
-        cell.recorder().set_attribute(&pipeline.queue, key, value);
+        cell.recorder().try_short(key, value)
+    }
+
+    #[inline(never)]
+    fn set_text(&mut self, key: &str, known: Option<Known>, text: &str) {
+        self.set_other(Key::of(key, known), Value::Str(text));
+    }
+
+    #[inline(never)]
+    fn set_number(&mut self, key: &str, known: Option<Known>, number: i64) {
+        self.set_other(Key::of(key, known), Value::I64(number));
+    }
+
+    fn set_other(&mut self, key: Key<'_>, value: Value<'_>) {
+        if self.is_unique() {
+            self.with_mut(|recorder, life| recorder.set_attribute(&life.pipeline.queue, key, value));
+        } else {
+            self.set_attribute_shared(key, value);
+        }
     }
 
     /// As [`set_attribute`](Self::set_attribute), behind the lock.
-    #[inline(never)]
     pub(crate) fn set_attribute_shared(&self, key: Key<'_>, value: Value<'_>) {
+        if let Value::Format(text) = value {
+            // To format is to run code of others, which may write to the same span: before the lock is taken.
+            return self.set_attribute_shared(key, Value::Str(&text.to_string()));
+        }
         self.with(|recorder, life| {
             if !recorder.is_ended() {
                 recorder.set_attribute(&life.pipeline.queue, key, value);

@@ -25,6 +25,7 @@
 use std::fmt::{self, Write};
 
 use super::{Run, Scope, Span, SpanBuilder, SpanKind, SpanRef, display, span};
+use crate::otlp::encode::cut_bytes;
 use crate::pipeline::Tracer;
 use crate::semconv::{
     DB_COLLECTION_NAME, DB_NAMESPACE, DB_OPERATION_BATCH_SIZE, DB_OPERATION_NAME, DB_QUERY_SUMMARY,
@@ -390,7 +391,7 @@ impl Name {
 
 impl Write for Name {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        let text = &text[..text.floor_char_boundary(NAME_BYTES - self.len)];
+        let text = cut_bytes(text, NAME_BYTES - self.len);
         self.bytes.0[self.len..self.len + text.len()].copy_from_slice(text.as_bytes());
         self.len += text.len();
         Ok(())

@@ -28,6 +28,8 @@ pub(crate) use recorder::{Recorder, Start};
 pub use scope::Scope;
 pub use span_ref::SpanRef;
 
+use attribute::with_texts;
+
 use crate::clock;
 use crate::config::SpanLimits;
 use crate::context::{Context, Entered, SpanContext};
@@ -115,15 +117,23 @@ impl Span {
 
     /// Links the span to another one, of this or another trace.
     pub fn add_link(&mut self, context: SpanContext, attributes: &[(Key<'_>, Value<'_>)]) {
-        self.record(|recorder, life| {
-            let link = Link { context, trace_state: "", attributes };
-            recorder.add_link(&life.pipeline.queue, &life.pipeline.limits, &link);
-        });
+        if self.is_recording() {
+            with_texts(attributes, |attributes| {
+                self.record(|recorder, life| {
+                    let link = Link { context, trace_state: "", attributes };
+                    recorder.add_link(&life.pipeline.queue, &life.pipeline.limits, &link);
+                });
+            });
+        }
     }
 
     /// Adds something that happened now.
     pub fn add_event(&mut self, name: &str, attributes: &[(Key<'_>, Value<'_>)]) {
-        self.record(|recorder, life| life.add_event(recorder, name, attributes));
+        if self.is_recording() {
+            with_texts(attributes, |attributes| {
+                self.record(|recorder, life| life.add_event(recorder, name, attributes));
+            });
+        }
     }
 
     /// Gives the span another name.
@@ -287,7 +297,7 @@ impl Life {
 
 impl Recording {
     /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it.
-    #[inline]
+    #[inline(never)]
     fn end(self, unix_nanos: u64) {
         let queue = &self.life().pipeline.queue;
         match self.into_unique() {

@@ -1,8 +1,8 @@
 //! A span while it lives: the fields of an OTLP `Span`, encoded as they are set.
 //!
 //! Protobuf allows fields in any order, so an attribute is appended the moment it is set, and nothing is left to do at
-//! the end but the time, the status and the counts. An index of where attributes begin finds a key that is set again;
-//! its old field is taken out, because a backend may show either of two.
+//! the end but the time, the status and the counts. A key that is set again is found among the bytes, and its old field
+//! taken out, because a backend may show either of two; one bit for each key tells nearly always that there is none.
 //!
 //! Every text is cut and every count limited here; nobody downstream has to.
 
@@ -13,9 +13,10 @@ use crate::context::SpanContext;
 use crate::export::chunk::SPAN_BYTES_MAX;
 use crate::export::queue::Queue;
 use crate::otlp::encode::{
-    SHORT, SHORT_HEADS, cut, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
-    put_short_key_value,
+    SHORT, cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
+    put_short_key_value, short_key_value_len_max,
 };
+use crate::otlp::tail::Tail;
 use crate::otlp::wire::{fixed32_tag, fixed64_tag, len_tag, put_varint, varint_tag};
 use crate::{SpanId, TraceId};
 
@@ -76,10 +77,12 @@ const TRACE_STATE_BYTES: usize = 8 * 1024;
 
 /// What a new recorder has room for: a span with the fifteen attributes of an HTTP request.
 const BYTES: usize = 1024;
-const ENTRIES: usize = 24;
 
 /// A recorder that grew beyond this gives the memory back when its span ends.
 const POOLED_BYTES_MAX: usize = 4 * BYTES;
+
+/// The most that the fields of a fixed size take.
+const HEAD_BYTES: usize = 18 + 10 + 10 + 2 + 9 + 6;
 
 /// What is fixed when a span starts.
 pub(crate) struct Start<'a> {
@@ -93,225 +96,229 @@ pub(crate) struct Start<'a> {
 
 pub(crate) struct Recorder {
     bytes: Vec<u8>,
-    attributes: Vec<Entry>,
-    /// How many attributes there may be without more memory, and with it.
-    attributes_room: usize,
-    attributes_max: usize,
-    /// The most characters of a text.
-    length_max: usize,
     /// Which of the known keys are set.
     known: u64,
-    /// Whether any attribute was set by a name instead of a known key: then a known key may be set without its bit.
-    by_name: bool,
-    name: Entry,
+    /// A bit for each key that is set, the same one for several: a key whose bit is missing is not set.
+    keys: u64,
+    /// The most characters of a text.
+    length_max: usize,
+    attributes_max: usize,
     start_unix_nanos: u64,
-    status: StatusCode,
+    /// Where the name's field begins.
+    name: u32,
+    /// Where the first attribute, event or link begins: from here on all fields are length-delimited.
+    rest: u32,
+    counts: Counts,
     status_message: String,
+}
+
+#[derive(Clone, Copy, Default)]
+struct Counts {
+    attributes: u32,
     dropped_attributes: u32,
     events: u32,
     dropped_events: u32,
     links: u32,
     dropped_links: u32,
+    status: StatusCode,
     ended: bool,
-}
-
-/// Where a field of the span begins, and a hint of which it is.
-#[derive(Clone, Copy, Default)]
-struct Entry {
-    start: u32,
-    fingerprint: u32,
+    /// Whether any attribute was set by a name instead of a known key: then a known key may be set without its bit.
+    by_name: bool,
 }
 
 impl Recorder {
     /// The memory of a new recorder beside the structure itself, in bytes.
-    pub(crate) const HEAP: usize = BYTES + ENTRIES * size_of::<Entry>();
+    pub(crate) const HEAP: usize = BYTES;
 
     pub(crate) fn new() -> Self {
         Self {
             bytes: Vec::with_capacity(BYTES),
-            attributes: Vec::with_capacity(ENTRIES),
-            attributes_room: 0,
-            attributes_max: 0,
-            length_max: 0,
             known: 0,
-            by_name: false,
-            name: Entry::default(),
+            keys: 0,
+            length_max: 0,
+            attributes_max: 0,
             start_unix_nanos: 0,
-            status: StatusCode::Unset,
+            name: 0,
+            rest: 0,
+            counts: Counts::default(),
             status_message: String::new(),
-            dropped_attributes: 0,
-            events: 0,
-            dropped_events: 0,
-            links: 0,
-            dropped_links: 0,
-            ended: false,
         }
     }
 
     /// The memory beside the structure itself, in bytes.
+    #[inline]
     pub(crate) fn heap(&self) -> usize {
-        self.bytes.capacity() + self.attributes.capacity() * size_of::<Entry>()
+        self.bytes.capacity()
     }
 
     /// Makes a used recorder as new, and tells how many bytes of memory it gave back.
+    #[inline]
     pub(crate) fn reset(&mut self) -> usize {
         let before = self.heap();
         self.bytes.clear();
-        self.attributes.clear();
-        if self.bytes.capacity() > POOLED_BYTES_MAX {
+        self.known = 0;
+        self.keys = 0;
+        self.counts = Counts::default();
+        if before > POOLED_BYTES_MAX || self.status_message.capacity() > 0 {
             self.bytes.shrink_to(BYTES);
-        }
-        if self.attributes.capacity() > 4 * ENTRIES {
-            self.attributes.shrink_to(ENTRIES);
-        }
-        if self.status_message.capacity() > 0 {
             self.status_message = String::new();
         }
-        self.known = 0;
-        self.by_name = false;
-        self.status = StatusCode::Unset;
-        self.dropped_attributes = 0;
-        self.events = 0;
-        self.dropped_events = 0;
-        self.links = 0;
-        self.dropped_links = 0;
-        self.ended = false;
         before - self.heap()
     }
 
+    #[inline]
     pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
         self.attributes_max = limits.attribute_count;
-        self.attributes_room = self.attributes.capacity().min(limits.attribute_count);
         self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
-        let mut head = Head::new();
-        head.put(&[TRACE_ID, 16]);
-        head.put(&start.context.trace_id().to_bytes());
-        head.put(&[SPAN_ID, 8]);
-        head.put(&start.context.span_id().to_bytes());
+        self.start_unix_nanos = start.unix_nanos;
         let mut flags = u32::from(start.context.flags().as_u8());
+        // SAFETY: what follows is counted in `HEAD_BYTES`.
+        let mut head = unsafe { Tail::new(&mut self.bytes, HEAD_BYTES) };
+        head.array([TRACE_ID, 16]);
+        head.array(start.context.trace_id().to_bytes());
+        head.array([SPAN_ID, 8]);
+        head.array(start.context.span_id().to_bytes());
         if let Some(parent) = start.parent {
-            head.put(&[PARENT_SPAN_ID, 8]);
-            head.put(&parent.span_id().to_bytes());
+            head.array([PARENT_SPAN_ID, 8]);
+            head.array(parent.span_id().to_bytes());
             flags |= HAS_IS_REMOTE | if parent.is_remote() { IS_REMOTE } else { 0 };
         }
-        head.put(&[KIND, start.kind as u8, START_TIME]);
-        head.put(&start.unix_nanos.to_le_bytes());
-        head.put(&FLAGS);
-        head.put(&flags.to_le_bytes());
-        self.bytes.extend_from_slice(head.bytes());
-        self.start_unix_nanos = start.unix_nanos;
+        head.array([KIND, start.kind as u8, START_TIME]);
+        head.array(start.unix_nanos.to_le_bytes());
+        head.array(FLAGS);
+        head.array(flags.to_le_bytes());
+        head.finish();
         self.put_name(queue, start.name);
-        let trace_state = start.trace_state;
-        if !trace_state.is_empty()
-            && trace_state.len() <= TRACE_STATE_BYTES
-            && self.reserve(queue, len_field_len(trace_state.len()))
-        {
+        if !start.trace_state.is_empty() {
+            self.put_trace_state(queue, start.trace_state);
+        }
+        self.rest = self.here();
+    }
+
+    #[cold]
+    fn put_trace_state(&mut self, queue: &Queue, trace_state: &str) {
+        let fits = trace_state.len() <= TRACE_STATE_BYTES;
+        if fits && self.reserve(queue, len_field_len(trace_state.len())) {
             put_head(&mut self.bytes, TRACE_STATE, trace_state.len());
             self.bytes.extend_from_slice(trace_state.as_bytes());
         }
     }
 
     pub(crate) fn is_ended(&self) -> bool {
-        self.ended
+        self.counts.ended
     }
 
     pub(crate) fn status(&self) -> StatusCode {
-        self.status
+        self.counts.status
     }
 
     pub(crate) fn set_name(&mut self, queue: &Queue, name: &str) {
-        self.remove(self.name.start as usize);
+        self.remove(self.name as usize);
         self.put_name(queue, name);
     }
 
+    #[inline]
     fn put_name(&mut self, queue: &Queue, name: &str) {
+        self.name = self.here();
+        if name.len() <= SHORT && self.has_room(2 + name.len()) {
+            // SAFETY: two bytes and the name.
+            let mut tail = unsafe { Tail::new(&mut self.bytes, 2 + name.len()) };
+            tail.short_field(NAME, name.as_bytes());
+            return tail.finish();
+        }
+        self.put_long_name(queue, name);
+    }
+
+    #[inline(never)]
+    fn put_long_name(&mut self, queue: &Queue, name: &str) {
         let name = cut_bytes(name, NAME_BYTES);
         let name = if self.reserve(queue, len_field_len(name.len())) { name } else { "" };
-        self.name.start = self.here();
         // The capacity of every recorder has room for an empty name.
         put_head(&mut self.bytes, NAME, name.len());
         self.bytes.extend_from_slice(name.as_bytes());
     }
 
-    /// Sets an attribute. What is nearly always so (a key of the conventions that is not set yet, and a short value) is
-    /// inlined where the key is a constant, so that its copy folds into a few moves; all else is a call.
+    /// Sets an attribute, if a few bits tell that its key is not set yet, if it is short, and if there is room as it is.
     #[inline(always)]
-    pub(crate) fn set_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
-        if let Some(known) = key.known_as() {
-            let first = self.known & known.bit() == 0 && !self.by_name;
-            if first && self.attributes.len() < self.attributes_room && self.put_short(key.as_str(), value) {
-                self.known |= known.bit();
-                return;
+    pub(crate) fn try_short(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
+        let name = key.as_str();
+        match key.known_as() {
+            Some(known) => {
+                let first =
+                    self.known & known.bit() == 0 && (!self.counts.by_name || self.keys & key_bit(name) == 0);
+                let put = first && self.put_short(name, value);
+                if put {
+                    self.known |= known.bit();
+                }
+                put
+            }
+            None => {
+                let first = self.keys & key_bit(name) == 0 && (1..=SHORT).contains(&name.len());
+                let put = first && self.put_short(name, value);
+                if put {
+                    self.counts.by_name = true;
+                }
+                put
             }
         }
-        self.set_any_attribute(queue, key, value);
     }
 
     /// Appends an attribute with a short key and value, if there is room as it is.
     #[inline(always)]
     fn put_short(&mut self, key: &str, value: Value<'_>) -> bool {
-        let value = match value {
-            Value::Str(text) if text.len() <= SHORT.min(self.length_max) => Value::Str(text),
-            Value::I64(_) | Value::Bool(_) => value,
-            _ => return false,
+        let is_short = match &value {
+            Value::Str(text) => text.len() <= SHORT.min(self.length_max),
+            Value::I64(_) | Value::Bool(_) => true,
+            _ => false,
         };
-        if !self.has_room(SHORT_HEADS + key.len() + SHORT) {
-            return false;
+        let put = is_short
+            && (self.counts.attributes as usize) < self.attributes_max
+            && self.has_room(short_key_value_len_max(key, value));
+        if put {
+            put_short_key_value(&mut self.bytes, ATTRIBUTES, key, value);
+            self.counts.attributes += 1;
+            self.keys |= key_bit(key);
         }
-        let entry = Entry { start: self.here(), fingerprint: fingerprint(key) };
-        put_short_key_value(&mut self.bytes, ATTRIBUTES, key, &value);
-        self.attributes.push(entry);
-        true
+        put
     }
 
-    #[inline(never)]
-    fn set_any_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
+    /// Sets an attribute.
+    pub(crate) fn set_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
         let name = key.as_str();
-        if !self.attributes.is_empty() {
+        if self.keys & key_bit(name) != 0 {
             self.remove_attribute(name);
         }
-        let may_have_another = self.attributes.len() < self.attributes_room || self.grow_attributes(queue);
-        if !may_have_another || name.is_empty() {
-            self.dropped_attributes += 1;
+        let is_short = (1..=SHORT).contains(&name.len());
+        let put = (is_short && self.put_short(name, value)) || self.put_attribute(queue, name, &value);
+        if !put {
+            self.counts.dropped_attributes += 1;
             return;
-        }
-        if !(name.len() <= SHORT && self.put_short(name, value)) {
-            let start = self.here();
-            if !self.put_attribute(queue, name, &value) {
-                self.dropped_attributes += 1;
-                return;
-            }
-            self.attributes.push(Entry { start, fingerprint: fingerprint(name) });
         }
         match key.known_as() {
             Some(known) => self.known |= known.bit(),
-            None => self.by_name = true,
+            None => self.counts.by_name = true,
         }
     }
 
-    /// Makes room for more entries, up to the most that the span may have.
-    #[cold]
-    fn grow_attributes(&mut self, queue: &Queue) -> bool {
-        let more =
-            self.attributes.capacity().min(self.attributes_max.saturating_sub(self.attributes.capacity()));
-        if more == 0 || !queue.grow_live(more * size_of::<Entry>()) {
-            return false;
-        }
-        self.attributes.reserve_exact(self.attributes.capacity() - self.attributes.len() + more);
-        self.attributes_room = self.attributes.capacity().min(self.attributes_max);
-        true
-    }
-
+    /// Appends any attribute, if the limits allow it.
     #[inline(never)]
     fn put_attribute(&mut self, queue: &Queue, key: &str, value: &Value<'_>) -> bool {
-        let length_max = self.length_max;
-        if let Value::Format(text) = value {
-            return self.put_formatted_attribute(queue, ATTRIBUTES, key, *text, length_max);
-        }
-        if !self.reserve(queue, key_value_len(key, value, length_max)) {
+        if self.counts.attributes as usize >= self.attributes_max || key.is_empty() {
             return false;
         }
-        put_key_value(&mut self.bytes, ATTRIBUTES, key, value, length_max);
+        let length_max = self.length_max;
+        if let Value::Format(text) = value {
+            if !self.put_formatted_attribute(queue, ATTRIBUTES, key, *text, length_max) {
+                return false;
+            }
+        } else {
+            if !self.reserve(queue, key_value_len(key, value, length_max)) {
+                return false;
+            }
+            put_key_value(&mut self.bytes, ATTRIBUTES, key, value, length_max);
+        }
+        self.counts.attributes += 1;
+        self.keys |= key_bit(key);
         true
     }
 
@@ -343,8 +350,8 @@ impl Recorder {
         name: &str,
         attributes: &[(Key<'_>, Value<'_>)],
     ) {
-        if self.events as usize >= limits.event_count {
-            self.dropped_events += 1;
+        if self.counts.events as usize >= limits.event_count {
+            self.counts.dropped_events += 1;
             return;
         }
         let name = cut_bytes(name, NAME_BYTES);
@@ -367,15 +374,15 @@ impl Recorder {
             },
         );
         if put {
-            self.events += 1;
+            self.counts.events += 1;
         } else {
-            self.dropped_events += 1;
+            self.counts.dropped_events += 1;
         }
     }
 
     pub(crate) fn add_link(&mut self, queue: &Queue, limits: &SpanLimits, link: &Link<'_>) {
-        if self.links as usize >= limits.link_count {
-            self.dropped_links += 1;
+        if self.counts.links as usize >= limits.link_count {
+            self.counts.dropped_links += 1;
             return;
         }
         let trace_state = if link.trace_state.len() <= TRACE_STATE_BYTES { link.trace_state } else { "" };
@@ -404,13 +411,14 @@ impl Recorder {
             },
         );
         if put {
-            self.links += 1;
+            self.counts.links += 1;
         } else {
-            self.dropped_links += 1;
+            self.counts.dropped_links += 1;
         }
     }
 
-    /// Appends an event or a link: what is its own takes `head` bytes, then its attributes follow.
+    /// Appends an event or a link: what is its own takes `head` bytes, then its attributes follow, whose texts are made
+    /// already ([`Value::Format`] would be empty).
     #[expect(clippy::too_many_arguments, reason = "two callers, and no two arguments belong together")]
     fn put_message(
         &mut self,
@@ -426,21 +434,8 @@ impl Recorder {
         let kept = &attributes[..attributes.len().min(count_max)];
         let dropped = u32::try_from(attributes.len() - kept.len()).unwrap_or(u32::MAX);
         let length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
-        // Formatted texts have no length before they are made: here they are made once, into a string.
-        let texts: Vec<(usize, String)> = kept
-            .iter()
-            .enumerate()
-            .filter_map(|(i, (_, value))| match value {
-                Value::Format(text) => Some((i, text.to_string())),
-                _ => None,
-            })
-            .collect();
-        let value = |i: usize| match texts.iter().find(|(at, _)| *at == i) {
-            Some((_, text)) => Value::Str(text),
-            None => kept[i].1,
-        };
         let attributes_len: usize =
-            (0..kept.len()).map(|i| key_value_len(kept[i].0.as_str(), &value(i), length_max)).sum();
+            kept.iter().map(|(key, value)| key_value_len(key.as_str(), value, length_max)).sum();
         let dropped_len =
             if dropped == 0 { 0 } else { 1 + crate::otlp::wire::varint_len(u64::from(dropped)) };
         let content = head + attributes_len + dropped_len;
@@ -450,8 +445,8 @@ impl Recorder {
         put_head(&mut self.bytes, tag, content);
         let end = self.bytes.len() + content;
         let (dropped_tag, dropped) = put_own(&mut self.bytes, dropped);
-        for (i, (key, _)) in kept.iter().enumerate() {
-            put_key_value(&mut self.bytes, attributes_tag, key.as_str(), &value(i), length_max);
+        for (key, value) in kept {
+            put_key_value(&mut self.bytes, attributes_tag, key.as_str(), value, length_max);
         }
         if dropped > 0 {
             self.bytes.push(dropped_tag);
@@ -463,10 +458,10 @@ impl Recorder {
 
     /// By the rules of the trace API: `Ok` is final, `Unset` is no news, and a message belongs to an error alone.
     pub(crate) fn set_status(&mut self, queue: &Queue, status: StatusCode, message: &str) {
-        if self.status == StatusCode::Ok || status == StatusCode::Unset {
+        if self.counts.status == StatusCode::Ok || status == StatusCode::Unset {
             return;
         }
-        self.status = status;
+        self.counts.status = status;
         self.status_message.clear();
         if status == StatusCode::Error && !message.is_empty() {
             let message = cut_bytes(message, STATUS_MESSAGE_BYTES);
@@ -482,23 +477,35 @@ impl Recorder {
     }
 
     /// Writes what is known only at the end.
+    #[inline]
     pub(crate) fn end(&mut self, unix_nanos: u64) {
-        self.ended = true;
+        self.counts.ended = true;
         // Always within the capacity: `reserve` keeps the room for it.
+        // SAFETY: a tag and eight bytes.
+        let mut tail = unsafe { Tail::new(&mut self.bytes, 9) };
+        tail.byte(END_TIME);
+        tail.array(unix_nanos.max(self.start_unix_nanos).to_le_bytes());
+        tail.finish();
+        let Counts { dropped_attributes, dropped_events, dropped_links, status, .. } = self.counts;
+        if dropped_attributes | dropped_events | dropped_links != 0 || status != StatusCode::Unset {
+            self.put_counts_and_status();
+        }
+    }
+
+    #[inline(never)]
+    fn put_counts_and_status(&mut self) {
         let out = &mut self.bytes;
-        out.push(END_TIME);
-        out.extend_from_slice(&unix_nanos.max(self.start_unix_nanos).to_le_bytes());
         for (tag, count) in [
-            (DROPPED_ATTRIBUTES, self.dropped_attributes),
-            (DROPPED_EVENTS, self.dropped_events),
-            (DROPPED_LINKS, self.dropped_links),
+            (DROPPED_ATTRIBUTES, self.counts.dropped_attributes),
+            (DROPPED_EVENTS, self.counts.dropped_events),
+            (DROPPED_LINKS, self.counts.dropped_links),
         ] {
             if count > 0 {
                 out.push(tag);
                 put_varint(out, u64::from(count));
             }
         }
-        if self.status != StatusCode::Unset {
+        if self.counts.status != StatusCode::Unset {
             let message = match self.status_message.len() {
                 0 => 0,
                 len => len_field_len(len),
@@ -508,7 +515,7 @@ impl Recorder {
                 put_head(out, STATUS_MESSAGE, self.status_message.len());
                 out.extend_from_slice(self.status_message.as_bytes());
             }
-            out.extend_from_slice(&[STATUS_CODE, self.status as u8]);
+            out.extend_from_slice(&[STATUS_CODE, self.counts.status as u8]);
         }
     }
 
@@ -553,30 +560,25 @@ impl Recorder {
     /// Takes out the attribute with this key, if there is one.
     #[inline(never)]
     fn remove_attribute(&mut self, key: &str) {
-        let fingerprint = fingerprint(key);
-        let same = |entry: &Entry| {
-            entry.fingerprint == fingerprint && self.key_at(entry.start as usize) == key.as_bytes()
-        };
-        if let Some(index) = self.attributes.iter().position(same) {
-            let entry = self.attributes.remove(index);
-            self.remove(entry.start as usize);
+        let mut at = self.rest as usize;
+        while at < self.bytes.len() {
+            let (len, content) = field_at(&self.bytes[at..]);
+            if self.bytes[at] == ATTRIBUTES && field_at(content).1 == key.as_bytes() {
+                self.counts.attributes -= 1;
+                return self.remove(at);
+            }
+            at += len;
         }
-    }
-
-    /// The key of the attribute whose field begins here.
-    fn key_at(&self, start: usize) -> &[u8] {
-        let (_, content) = field_at(&self.bytes[start..]);
-        let (_, key) = field_at(content);
-        key
     }
 
     /// Takes out the length-delimited field that begins here.
     fn remove(&mut self, start: usize) {
         let (len, _) = field_at(&self.bytes[start..]);
         self.bytes.drain(start..start + len);
-        let moved = self.attributes.iter_mut().chain([&mut self.name]);
-        for entry in moved.filter(|entry| entry.start as usize > start) {
-            entry.start -= len as u32;
+        for later in [&mut self.name, &mut self.rest] {
+            if *later as usize > start {
+                *later -= len as u32;
+            }
         }
     }
 }
@@ -595,14 +597,17 @@ fn field_at(bytes: &[u8]) -> (usize, &[u8]) {
     }
 }
 
-/// Tells most keys apart without a look at their bytes: the length and the last four bytes.
+/// A bit that tells most keys apart: by their length, their last byte and one in the middle.
 #[inline(always)]
-fn fingerprint(key: &str) -> u32 {
-    let tail = match key.as_bytes().last_chunk::<4>() {
-        Some(tail) => u32::from_le_bytes(*tail),
-        None => 0,
-    };
-    tail.rotate_left(7) ^ key.len() as u32
+fn key_bit(key: &str) -> u64 {
+    let bytes = key.as_bytes();
+    match bytes.last() {
+        Some(last) => {
+            let middle = bytes[bytes.len() / 2];
+            1 << ((bytes.len() + 7 * usize::from(*last) + 29 * usize::from(middle)) % 64)
+        }
+        None => 1,
+    }
 }
 
 fn put_ids(out: &mut Vec<u8>, trace_id: TraceId, span_id: SpanId) {
@@ -610,32 +615,4 @@ fn put_ids(out: &mut Vec<u8>, trace_id: TraceId, span_id: SpanId) {
     out.extend_from_slice(&trace_id.to_bytes());
     out.extend_from_slice(&[LINK_SPAN_ID, 8]);
     out.extend_from_slice(&span_id.to_bytes());
-}
-
-fn cut_bytes(text: &str, bytes_max: usize) -> &str {
-    // No character takes less than a byte.
-    let text = cut(text, bytes_max);
-    &text[..text.floor_char_boundary(bytes_max)]
-}
-
-/// The fields of a span that have a fixed size, written at once.
-struct Head {
-    bytes: [u8; 64],
-    len: usize,
-}
-
-impl Head {
-    fn new() -> Self {
-        Self { bytes: [0; 64], len: 0 }
-    }
-
-    #[inline]
-    fn put(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..self.len + bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    fn bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
 }

@@ -1,5 +1,6 @@
 //! A span that somebody else owns.
 
+use super::attribute::with_texts;
 use super::{Key, Life, Link, Recorder, Recording, StatusCode, Value};
 use crate::context::SpanContext;
 
@@ -30,15 +31,23 @@ impl<'a> SpanRef<'a> {
 
     /// Adds something that happened now.
     pub fn add_event(&self, name: &str, attributes: &[(Key<'_>, Value<'_>)]) {
-        self.record(|recorder, life| life.add_event(recorder, name, attributes));
+        if self.recording.is_some() {
+            with_texts(attributes, |attributes| {
+                self.record(|recorder, life| life.add_event(recorder, name, attributes));
+            });
+        }
     }
 
     /// Links the span to another one.
     pub fn add_link(&self, context: SpanContext, attributes: &[(Key<'_>, Value<'_>)]) {
-        self.record(|recorder, life| {
-            let link = Link { context, trace_state: "", attributes };
-            recorder.add_link(&life.pipeline.queue, &life.pipeline.limits, &link);
-        });
+        if self.recording.is_some() {
+            with_texts(attributes, |attributes| {
+                self.record(|recorder, life| {
+                    let link = Link { context, trace_state: "", attributes };
+                    recorder.add_link(&life.pipeline.queue, &life.pipeline.limits, &link);
+                });
+            });
+        }
     }
 
     /// Gives the span another name.

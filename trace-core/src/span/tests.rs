@@ -760,3 +760,28 @@ fn a_database_error_has_its_code_as_its_type() {
     assert_eq!(attribute(&read.attributes, "error.type"), Some(&string("1555")));
     assert_eq!(read.status.expect("an error").code, 2);
 }
+
+#[test]
+fn a_value_may_write_to_its_own_span_while_it_is_formatted() {
+    struct Writes(Context);
+    impl fmt::Display for Writes {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            self.0.span().set_attribute("nested", true);
+            f.write_str("written")
+        }
+    }
+    let tracer = Judged::new();
+    let mut span = tracer.span("reentrant").start();
+    let value = Writes(span.context().clone());
+    span.context().span().set_attribute("shared", display(&value));
+    span.set_attribute("owned", display(&value));
+    span.add_event("event", &[("k".into(), display(&value))]);
+    span.context().span().add_event("event", &[("k".into(), display(&value))]);
+    span.end();
+    let read = tracer.one();
+    for key in ["shared", "owned"] {
+        assert_eq!(attribute(&read.attributes, key), Some(&string("written")));
+    }
+    assert_eq!(read.attributes.len(), 3);
+    assert_eq!(attribute(&read.events[1].attributes, "k"), Some(&string("written")));
+}
