@@ -11,7 +11,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
-use tokio::task::JoinHandle;
+use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout};
 use trace_core::TraceId;
 use trace_core::otlp::{TraceTree, TreeStyle};
@@ -42,8 +42,8 @@ pub(crate) async fn run(args: Args) -> anyhow::Result<()> {
     if shown.is_ok() && !args.once {
         told_to_stop(false).await;
     }
-    mesh.stop().await?;
-    shown
+    let stopped = mesh.stop().await;
+    shown.and(stopped)
 }
 
 fn is_set(variable: &str) -> bool {
@@ -116,7 +116,6 @@ fn is_whole(tree: &TraceTree) -> bool {
 /// The four services, each a process of its own.
 struct Mesh {
     gateway: String,
-    /// Those that call before those that are called: the order in which they stop.
     services: Vec<Running>,
 }
 
@@ -137,25 +136,29 @@ impl Mesh {
         Ok(Self { gateway: gateway_url, services: vec![gateway, orders, payments, inventory] })
     }
 
-    /// Ends each service by closing what it reads, as the end of this process would, and waits for its last spans.
+    /// Ends the services by closing what they read, as the end of this process would, and waits for their last spans.
     async fn stop(self) -> anyhow::Result<()> {
+        let mut stopping = JoinSet::new();
         for mut service in self.services {
             drop(service.process.stdin.take());
-            let status = match timeout(STOP_TIMEOUT, service.process.wait()).await {
-                Ok(status) => status?,
-                Err(_) => {
-                    eprintln!("mesh: {} does not end", service.name);
-                    service.process.kill().await?;
-                    continue;
-                }
-            };
-            // Its last line is the account of its spans.
-            let _ = timeout(STOP_TIMEOUT, service.output).await;
-            if !status.success() {
-                eprintln!("mesh: {} ended with {status}", service.name);
-            }
+            stopping.spawn(service.stop());
         }
-        Ok(())
+        stopping.join_all().await.into_iter().collect()
+    }
+}
+
+impl Running {
+    async fn stop(mut self) -> anyhow::Result<()> {
+        let Ok(status) = timeout(STOP_TIMEOUT, self.process.wait()).await else {
+            self.process.kill().await?;
+            bail!("{} did not end within {STOP_TIMEOUT:?}", self.name);
+        };
+        // Its last line is the account of its spans.
+        let _ = timeout(STOP_TIMEOUT, self.output).await;
+        match status? {
+            status if status.success() => Ok(()),
+            status => bail!("{} ended with {status}", self.name),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ impl Service {
             }
         };
         if let Err(error) = traces.shutdown(LAST_EXPORT).await {
-            eprintln!("{name}: {error:?}");
+            eprintln!("{name}: {error}");
         }
         account(name, &traces.stats())?;
         served

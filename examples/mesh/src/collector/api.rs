@@ -305,23 +305,23 @@ mod tests {
         store
     }
 
-    fn found(query: &Query) -> Vec<String> {
-        TraceList::of(&store(), query).traces.into_iter().map(|trace| trace.id).collect()
+    fn found(query: &Query) -> Vec<u128> {
+        let list = TraceList::of(&store(), query);
+        list.traces.iter().map(|trace| u128::from_str_radix(&trace.id, 16).unwrap()).collect()
     }
 
-    fn search(q: &str) -> Vec<String> {
+    fn search(q: &str) -> Vec<u128> {
         found(&Query { q: q.to_owned(), ..Query::default() })
     }
 
     #[test]
     fn traces_are_found_by_id_name_service_and_attribute_the_latest_first() {
-        let [one, two] = [format!("{:032x}", 1), format!("{:032x}", 2)];
-        assert_eq!(search(""), [two.clone(), one.clone()]);
-        assert_eq!(search(&two), [two.clone()]);
-        assert_eq!(search("SHOP post order.id=17"), [two.clone()]);
-        assert_eq!(search("order.id=18"), Vec::<String>::new());
-        assert_eq!(found(&Query { errors: true, ..Query::default() }), [two.clone()]);
-        assert_eq!(found(&Query { limit: Some(1), ..Query::default() }), [two]);
+        assert_eq!(search(""), [2, 1]);
+        assert_eq!(search(&format!("{:032x}", 2)), [2]);
+        assert_eq!(search("SHOP post order.id=17"), [2]);
+        assert_eq!(search("order.id=18"), []);
+        assert_eq!(found(&Query { errors: true, ..Query::default() }), [2]);
+        assert_eq!(found(&Query { limit: Some(1), ..Query::default() }), [2]);
     }
 
     #[test]
