@@ -1,6 +1,8 @@
 //! What reaches a collector and what does not, over real sockets: every answer, and none, by both protocols. After each,
 //! every span is accounted for, and the collector's own list agrees.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};

@@ -1,5 +1,7 @@
 //! Whom the exporter trusts, and how it proves who it is, by both protocols.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;

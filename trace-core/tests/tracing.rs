@@ -2,6 +2,8 @@
 //!
 //! One test, because a process has one global subscriber.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::time::Duration;
