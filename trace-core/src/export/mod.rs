@@ -103,7 +103,8 @@ pub(crate) fn start(
 fn transport(config: &Config) -> Result<Arc<dyn Transport>, ConfigError> {
     match &config.exporter {
         ExporterConfig::Otlp(otlp) => self::otlp(otlp, resource_field(config.resource.iter())),
-        ExporterConfig::Console | ExporterConfig::None => {
+        ExporterConfig::None => Err(fault("exporter", "there is nothing to export to".to_owned())),
+        ExporterConfig::Console => {
             let resource = config.resource.iter().map(|(key, value)| (key.to_owned(), value.clone()));
             Ok(Arc::new(Console::stdout(resource.collect())))
         }

@@ -45,6 +45,8 @@ pub(crate) struct Queue {
     spans: AtomicI64,
     pressure: AtomicBool,
     closed: AtomicBool,
+    /// Nobody takes chunks any more.
+    abandoned: AtomicBool,
     waker: AtomicWaker,
     wake_at_chunks: AtomicUsize,
 }
@@ -115,6 +117,7 @@ impl Queue {
             spans: AtomicI64::new(0),
             pressure: AtomicBool::new(false),
             closed: AtomicBool::new(false),
+            abandoned: AtomicBool::new(false),
             waker: AtomicWaker::new(),
             wake_at_chunks: AtomicUsize::new(1),
         }
@@ -308,6 +311,11 @@ impl Queue {
         self.closed.load(Ordering::Acquire)
     }
 
+    /// The worker is at its end. To be called before it looks for chunks for the last time.
+    pub(crate) fn abandon(&self) {
+        self.abandoned.store(true, Ordering::SeqCst);
+    }
+
     /// Gives the memory of idle chunks and cells back to the allocator: a pipeline that is shut down keeps its head
     /// alone.
     pub(crate) fn release_memory(&self) {
@@ -348,11 +356,21 @@ impl Queue {
     /// Takes a finished span that never lived, and counts it as one that did.
     #[cfg(test)]
     pub(crate) fn put(&self, span: &[u8], scope: &'static Scope) {
-        let (slot, mut inner) = self.try_any_slot().expect("a test waits for nobody");
-        slot.counters.started.add(1);
-        match self.append(&mut inner, span, scope, false) {
-            Ok(()) => slot.counters.queued.add(1),
-            Err(reason) => slot.counters.dropped.of(reason).add(1),
+        match self.try_any_slot() {
+            Some((slot, mut inner)) => {
+                slot.counters.started.add(1);
+                match self.append(&mut inner, span, scope, false) {
+                    Ok(()) => slot.counters.queued.add(1),
+                    Err(reason) => slot.counters.dropped.of(reason).add(1),
+                }
+            }
+            None => {
+                self.overflow.started.add_shared(1);
+                match self.append_alone(span, scope, false) {
+                    Ok(()) => self.overflow.queued.add_shared(1),
+                    Err(reason) => self.overflow.dropped.of(reason).add_shared(1),
+                }
+            }
         }
     }
 
@@ -419,7 +437,22 @@ impl Queue {
             return Err(DropReason::ShutDown);
         }
         self.count_in()?;
-        self.seal(self.chunk_with(span, scope, local_root)?)
+        self.seal(self.chunk_with(span, scope, local_root)?)?;
+        // The queue may have been closed meanwhile, and the worker have looked for the last time.
+        if self.abandoned.load(Ordering::SeqCst) {
+            self.lose_sealed();
+        }
+        Ok(())
+    }
+
+    /// Counts as lost what nobody will take.
+    fn lose_sealed(&self) {
+        while let Some(chunk) = self.sealed.pop() {
+            let spans = chunk.len() as u64;
+            self.overflow.queued.add_shared(spans.wrapping_neg());
+            self.overflow.dropped.of(DropReason::ShutDown).add_shared(spans);
+            self.chunk_bytes.fetch_sub(chunk.memory(), Ordering::Relaxed);
+        }
     }
 
     /// Where the configuration bounds the queue in spans, takes the place of one.

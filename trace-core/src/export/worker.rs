@@ -421,6 +421,7 @@ fn take(queue: &'static Queue, chunk: Box<Chunk>) -> Part {
 
 /// Counts as lost what is left in a queue that is closed.
 fn lose_everything(queue: &'static Queue) {
+    queue.abandon();
     let mut lost = 0;
     let mut lose = |chunk: Box<Chunk>| lost += take(queue, chunk).len() as u64;
     while let Some(chunk) = queue.take_sealed() {

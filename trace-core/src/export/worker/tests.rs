@@ -245,6 +245,23 @@ fn spans_that_end_after_the_shutdown_are_dropped_and_counted() {
 }
 
 #[test]
+fn no_span_is_left_behind_when_many_threads_end_spans_during_the_shutdown() {
+    for _ in 0..20 {
+        let rig = Rig::new(&[Do::Accept]);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| rig.put(0..200));
+            }
+            rig.put(0..100);
+            assert_eq!(rig.worker.blocking_shutdown(LONG), Ok(()));
+        });
+        let stats = rig.stats();
+        assert_eq!((stats.started, stats.queued), (1_700, 0), "{stats}");
+        assert_eq!(stats.exported, rig.accepted().len() as u64);
+    }
+}
+
+#[test]
 fn a_worker_that_has_ended_answers_at_once() {
     let rig = Rig::new(&[Do::Accept]);
     assert_eq!(rig.worker.blocking_shutdown(LONG), Ok(()));
