@@ -174,6 +174,13 @@ struct Template {
 impl Template {
     fn of(request: &mut Request) -> Self {
         let deadline = request.timeout().map(|timeout| (Instant::now(), *timeout));
+        if request.body().is_none() && deadline.is_none() {
+            // What `try_clone` does, without the room that it makes for a timeout.
+            let mut template = Request::new(request.method().clone(), request.url().clone());
+            *template.version_mut() = request.version();
+            template.headers_mut().clone_from(request.headers());
+            return Self { request: template, spent: false, deadline };
+        }
         if let Some(request) = request.try_clone() {
             return Self { request, spent: false, deadline };
         }

@@ -1,11 +1,12 @@
 //! One client span for everything that goes out through here.
 
+use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
 use http::Extensions;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
-use reqwest::{Request, Response};
+use reqwest::{Request, Response, Url};
 use reqwest_middleware::{Middleware, Next, Result};
 use trace_core::semconv::{
     HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE,
@@ -158,7 +159,12 @@ impl TraceMiddleware {
         if let Some(port) = url.port_or_known_default() {
             span.set_attribute(SERVER_PORT, port);
         }
-        span.set_attribute(URL_FULL, display(&self.redaction.url(url.as_str())));
+        if url.query().is_none() && url.fragment().is_none() && !has_authority_secrets(url) {
+            // Nearly every URL inside a mesh.
+            span.set_attribute(URL_FULL, url.as_str());
+        } else {
+            span.set_attribute(URL_FULL, display(&FullUrl { url, redaction: &self.redaction }));
+        }
         if let Some(UrlTemplate(template)) = template {
             span.set_attribute(URL_TEMPLATE, *template);
         }
@@ -241,6 +247,35 @@ impl Drop for Attempt<'_> {
     }
 }
 
+/// A URL as it may leave. Its parts are known, so that they need not be searched for.
+struct FullUrl<'a> {
+    url: &'a Url,
+    redaction: &'a QueryRedaction,
+}
+
+impl fmt::Display for FullUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { url, redaction } = self;
+        let text = url.as_str();
+        if has_authority_secrets(url) {
+            return redaction.url(text).fmt(f);
+        }
+        let fragment = url.fragment().map_or(0, |fragment| 1 + fragment.len());
+        let text = &text[..text.len() - fragment];
+        match url.query() {
+            Some(query) => {
+                f.write_str(&text[..text.len() - query.len()])?;
+                redaction.query(query).fmt(f)
+            }
+            None => f.write_str(text),
+        }
+    }
+}
+
+fn has_authority_secrets(url: &Url) -> bool {
+    !url.username().is_empty() || url.password().is_some()
+}
+
 fn record_response(span: &mut Span, response: &Response) {
     let status = response.status();
     span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status.as_u16());
@@ -253,5 +288,31 @@ fn record_response(span: &mut Span, response: &Response) {
     }
     if status.as_u16() >= 400 {
         span.set_error(status.as_str());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_leaves_as_the_redaction_has_it() {
+        let redaction = QueryRedaction::all_but(["page"]);
+        for text in [
+            "http://a.example",
+            "http://a.example/b",
+            "http://a.example/b?k=v&page=2",
+            "http://a.example/b?k=v#f",
+            "http://a.example/b#f?k=v",
+            "http://a.example/b?#",
+            "http://a.example?",
+            "http://me:pw@a.example:81/b?k=v#f",
+            "http://:pw@a.example/b",
+            "http://me@[::1]:81/b",
+        ] {
+            let url = Url::parse(text).unwrap();
+            let expected = redaction.url(url.as_str()).to_string();
+            assert_eq!(FullUrl { url: &url, redaction: &redaction }.to_string(), expected, "{text}");
+        }
     }
 }
