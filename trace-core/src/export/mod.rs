@@ -4,6 +4,8 @@
 //! thread that takes over; [`schedule`], which decides what it does when; [`batch`] and [`message`], what is sent
 //! together and as which bytes; [`retry`], how often; [`transport`], and the ways there are.
 
+// Without OTLP, what prints to the console needs less of these.
+#[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod batch;
 pub(crate) mod chunk;
 mod console;
@@ -13,12 +15,16 @@ mod fixture;
 mod grpc;
 #[cfg(feature = "http")]
 mod http;
+#[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod message;
 pub(crate) mod queue;
 mod report;
+#[cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
 mod retry;
 mod schedule;
+#[cfg(any(feature = "http", feature = "grpc"))]
 mod tls;
+#[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod transport;
 mod worker;
 
@@ -34,7 +40,7 @@ use self::queue::Queue;
 use self::retry::RetryLimits;
 use self::transport::Transport;
 use self::worker::WorkerConfig;
-use crate::config::{Config, ConfigError, ExporterConfig, OtlpConfig, Protocol, Report};
+use crate::config::{Config, ConfigError, ExporterConfig, OtlpConfig, Report};
 use crate::otlp::request::resource_field;
 
 pub(crate) use self::worker::WorkerHandle;
@@ -114,9 +120,9 @@ fn transport(config: &Config) -> Result<Arc<dyn Transport>, ConfigError> {
 fn otlp(config: &OtlpConfig, resource: Vec<u8>) -> Result<Arc<dyn Transport>, ConfigError> {
     match config.protocol {
         #[cfg(feature = "http")]
-        Protocol::HttpProtobuf => Ok(Arc::new(http::Http::new(config.clone(), resource))),
+        crate::config::Protocol::HttpProtobuf => Ok(Arc::new(http::Http::new(config.clone(), resource))),
         #[cfg(feature = "grpc")]
-        Protocol::Grpc => Ok(Arc::new(grpc::Grpc::new(config.clone(), resource))),
+        crate::config::Protocol::Grpc => Ok(Arc::new(grpc::Grpc::new(config.clone(), resource))),
         #[allow(unreachable_patterns, reason = "what is left depends on the features")]
         protocol => {
             drop(resource);

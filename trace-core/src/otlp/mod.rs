@@ -4,7 +4,9 @@ mod data;
 pub(crate) mod decode;
 pub(crate) mod encode;
 mod reader;
+#[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 pub(crate) mod request;
+#[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 pub(crate) mod response;
 #[cfg(test)]
 pub(crate) mod sample;
