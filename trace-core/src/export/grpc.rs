@@ -21,7 +21,7 @@ use tower::Service;
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
 use super::transport::{
-    ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, shown, timed_out, unanswered, with_causes,
+    ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, first_cause, shown, timed_out, unanswered,
 };
 use crate::config::{Compression, OtlpConfig};
 use crate::otlp::response;
@@ -124,7 +124,7 @@ fn prefix(wire: &super::message::Wire) -> Result<Bytes, Attempt> {
 
 async fn connect_lazy(config: &OtlpConfig) -> Result<Channel, Problem> {
     tls::check(config)?;
-    let setup = |error: &dyn std::error::Error| Problem::new(ProblemKind::Setup, with_causes(error));
+    let setup = |error: &dyn std::error::Error| Problem::new(ProblemKind::Setup, first_cause(error));
     if config.endpoint.scheme_str() != Some("https") {
         let endpoint =
             Endpoint::from(config.endpoint.clone()).user_agent(USER_AGENT).map_err(|error| setup(&error))?;
@@ -157,12 +157,12 @@ async fn tls_channel(config: &OtlpConfig) -> Result<Channel, Problem> {
     let endpoint = Endpoint::from(plain)
         .origin(config.endpoint.clone())
         .user_agent(USER_AGENT)
-        .map_err(|error| setup(with_causes(&error)))?;
+        .map_err(|error| setup(first_cause(&error)))?;
     Ok(endpoint.connect_with_connector_lazy(connector))
 }
 
 async fn call(mut channel: Channel, request: Request<Body>) -> Result<Reply, String> {
-    let text = |error: tonic::transport::Error| with_causes(&error);
+    let text = |error: tonic::transport::Error| first_cause(&error);
     poll_fn(|cx| channel.poll_ready(cx)).await.map_err(text)?;
     let response = channel.call(request).await.map_err(text)?;
     let (head, body) = response.into_parts();

@@ -28,7 +28,7 @@ use hyper_util::rt::{TokioExecutor, TokioTimer};
 use super::message;
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
-use super::transport::{ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, shown, unanswered, with_causes};
+use super::transport::{ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, first_cause, shown, unanswered};
 use crate::config::{Compression, OtlpConfig};
 use crate::otlp::response;
 
@@ -94,7 +94,7 @@ impl Http {
             // It may be about a certificate that has been renewed since.
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        let detail = format!("{}: {}", self.shown, with_causes(error));
+        let detail = format!("{}: {}", self.shown, first_cause(error));
         unanswered(Problem::new(ProblemKind::Connection, detail))
     }
 }

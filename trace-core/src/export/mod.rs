@@ -2,7 +2,7 @@
 //!
 //! In the order in which a span passes: [`chunk`] and [`queue`], written by the request's threads; [`worker`], the
 //! thread that takes over; [`schedule`], which decides what it does when; [`batch`] and [`message`], what is sent
-//! together and as which bytes; [`retry`], how often; [`transport`], and the ways there are.
+//! together and as which bytes; [`retry`], how often; [`transport`](mod@transport), and the ways there are.
 
 // Without OTLP, what prints to the console needs less of these.
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]

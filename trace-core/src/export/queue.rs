@@ -595,3 +595,28 @@ fn slot_hint() -> usize {
         })
         .unwrap_or(0)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_span_that_comes_after_the_worker_looked_for_the_last_time_is_lost_and_counted() {
+        let limits = QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None };
+        let queue = Queue::new(limits, 1);
+        let stats = || {
+            let mut stats = Stats::default();
+            queue.read(&mut stats);
+            (stats.queued, stats.dropped.count(DropReason::ShutDown))
+        };
+        // Its thread finds the slot busy and the queue open; the worker ends before the span is there.
+        let busy = queue.slots[0].lock();
+        queue.put(&[1; 10], Scope::UNNAMED);
+        assert_eq!(stats(), (1, 0));
+        queue.abandon();
+        queue.put(&[2; 10], Scope::UNNAMED);
+        drop(busy);
+        assert_eq!(stats(), (0, 2));
+        assert_eq!(queue.memory().0, 0);
+    }
+}

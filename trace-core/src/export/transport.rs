@@ -90,18 +90,13 @@ pub(crate) fn shown(endpoint: &http::Uri) -> String {
     text
 }
 
-/// An error with its causes, each once: many repeat their cause's text in their own.
-pub(crate) fn with_causes(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let of_cause = error.to_string();
-        if !text.contains(&of_cause) {
-            let _ = write!(text, ": {of_cause}");
-        }
-        cause = error.source();
+/// What an error comes down to: the libraries' own words above it are mostly about themselves.
+pub(crate) fn first_cause(error: &dyn Error) -> String {
+    let mut first = error;
+    while let Some(cause) = first.source() {
+        first = cause;
     }
-    text
+    first.to_string()
 }
 
 #[cfg(test)]

@@ -1,4 +1,24 @@
-//! Under construction.
+//! The OpenTelemetry protocol: spans as bytes, and bytes as spans.
+//!
+//! A span is encoded once, by hand, while it is recorded, and is sent as it lies. Whoever wants to look at spans again
+//! reads them back as [`SpanData`]: a program that receives OTLP by [`decode_request`], a test from the
+//! [`testing`](https://docs.rs/trace-core/latest/trace_core/testing/) collector. [`TraceTree`] joins the spans of a
+//! trace and prints them for a person.
+//!
+//! ```
+//! use trace_core::otlp::{DecodeError, TraceTree, decode_request};
+//!
+//! /// Prints what a service exports: the body of a `POST /v1/traces`.
+//! fn print(body: &[u8]) -> Result<(), DecodeError> {
+//!     for trace in TraceTree::group(decode_request(body)?) {
+//!         println!("{trace}");
+//!     }
+//!     Ok(())
+//! }
+//!
+//! assert_eq!(print(b""), Ok(()), "a request without spans");
+//! assert_eq!(print(b"\x0a\x01"), Err(DecodeError::Truncated));
+//! ```
 
 mod data;
 pub(crate) mod decode;
