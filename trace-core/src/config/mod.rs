@@ -136,6 +136,8 @@ pub struct OtlpConfig {
     /// `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is used as it is. `OTEL_EXPORTER_OTLP_ENDPOINT` is a base
     /// address: for HTTP `/v1/traces` is added to its path, with or without a slash at its end. For gRPC the
     /// scheme may be missing: then it is `https`, or `http` if [`insecure`](Self::insecure) is set.
+    ///
+    /// It is called directly: no proxy of the environment is used, and no redirect is followed.
     pub endpoint: Uri,
     /// Headers of every request, such as an API key. Default: none.
     ///
