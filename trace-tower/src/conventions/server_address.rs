@@ -33,25 +33,45 @@ impl<'a> ServerAddress<'a> {
     ///
     /// [RFC 3986, 3.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2)
     pub fn parse(authority: &'a [u8]) -> Option<Self> {
-        let authority = std::str::from_utf8(authority).ok()?;
-        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        let (host, rest) = match host_and_port.strip_prefix('[') {
-            Some(literal) => {
-                let (host, rest) = literal.split_once(']')?;
-                let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || b".:%-_~".contains(&byte);
-                (host.bytes().all(is_literal).then_some(host)?, rest)
-            }
-            None => {
-                let end = host_and_port.find(':').unwrap_or(host_and_port.len());
-                let (host, rest) = host_and_port.split_at(end);
-                (host.bytes().all(is_in_name).then_some(host)?, rest)
-            }
+        let (host, rest) = match Self::plain(authority) {
+            Some(parts) => parts,
+            None => Self::unusual(authority)?,
         };
         let port = match rest.strip_prefix(':') {
             Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().ok(),
             _ => None,
         };
         (!host.is_empty()).then_some(Self { host, port })
+    }
+
+    /// Splits a name or an IPv4 address, in ASCII and with no more than a port: nearly every one there is.
+    #[inline]
+    fn plain(authority: &[u8]) -> Option<(&str, &str)> {
+        let plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-');
+        let end = authority.iter().position(|byte| !plain(byte)).unwrap_or(authority.len());
+        let (host, rest) = authority.split_at(end);
+        let rest_is_port = rest.is_empty() || (rest[0] == b':' && rest[1..].iter().all(u8::is_ascii_digit));
+        let text = |bytes| std::str::from_utf8(bytes).ok();
+        if rest_is_port { text(host).zip(text(rest)) } else { None }
+    }
+
+    /// Splits what is not [`plain`](Self::plain).
+    #[cold]
+    fn unusual(authority: &[u8]) -> Option<(&str, &str)> {
+        let authority = std::str::from_utf8(authority).ok()?;
+        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
+        match host_and_port.strip_prefix('[') {
+            Some(literal) => {
+                let (host, rest) = literal.split_once(']')?;
+                let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || b".:%-_~".contains(&byte);
+                host.bytes().all(is_literal).then_some((host, rest))
+            }
+            None => {
+                let end = host_and_port.find(':').unwrap_or(host_and_port.len());
+                let (host, rest) = host_and_port.split_at(end);
+                host.bytes().all(is_in_name).then_some((host, rest))
+            }
+        }
     }
 
     /// The port that was written, else the one that the scheme stands for.

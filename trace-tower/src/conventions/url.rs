@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use http::Uri;
 
+use trace_core::{Key, Span, display};
+
 use super::ServerAddress;
+use super::text::Letters;
 
 const REDACTED: &str = "REDACTED";
 
@@ -106,8 +109,21 @@ pub struct RedactedQuery<'a> {
     redaction: &'a QueryRedaction,
 }
 
-impl fmt::Display for RedactedQuery<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+/// The longest redacted query that is made on the stack.
+const QUERY_STACK: usize = 256;
+
+impl RedactedQuery<'_> {
+    /// Sets the query as an attribute of a span: made on the stack if it is short, as nearly all are.
+    #[inline]
+    pub fn set(&self, span: &mut Span, key: Key<'_>) {
+        let mut text = Letters::<QUERY_STACK>::new();
+        match self.write_to(&mut text) {
+            Ok(()) => span.set_attribute(key, text.as_str()),
+            Err(fmt::Error) => span.set_attribute(key, display(self)),
+        }
+    }
+
+    fn write_to(&self, f: &mut impl fmt::Write) -> fmt::Result {
         // Neighbours that stay as they are are written as one piece.
         let mut written = 0;
         let mut at = 0;
@@ -123,6 +139,12 @@ impl fmt::Display for RedactedQuery<'_> {
             at = end + 1;
         }
         f.write_str(&self.query[written..])
+    }
+}
+
+impl fmt::Display for RedactedQuery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.write_to(f)
     }
 }
 

@@ -129,7 +129,7 @@ impl Options {
         let scheme = self.scheme.or_else(|| uri.scheme_str()).unwrap_or("http");
         span.set_attribute(semconv::URL_SCHEME, scheme);
         if let Some(query) = uri.query() {
-            span.set_attribute(semconv::URL_QUERY, display(&self.query.query(query)));
+            self.query.query(query).set(span, semconv::URL_QUERY);
         }
         if let Some(server) = ServerAddress::of_request(uri, request.headers) {
             span.set_attribute(semconv::SERVER_ADDRESS, server.host);
@@ -139,8 +139,9 @@ impl Options {
         }
         if let Some(peer) = (self.peer)(request.extensions) {
             let address = IpText::new(peer.ip());
-            span.set_attribute(semconv::CLIENT_ADDRESS, &*address);
-            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*address);
+            let address: &str = &address;
+            span.set_attribute(semconv::CLIENT_ADDRESS, address);
+            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, address);
             span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
         }
         if let Some(version) = protocol_version(request.version) {
