@@ -227,10 +227,14 @@ fn a_shutdown_with_an_exporter_that_hangs_returns_by_its_deadline_and_counts_the
         let timeout = Duration::from_millis(200);
         assert_eq!(rig.worker.blocking_shutdown(timeout), Err(FlushError::Timeout));
         assert!(start.elapsed() >= timeout && start.elapsed() < timeout + LONG / 10, "{:?}", start.elapsed());
+        // All memory for finished spans is given back; a worker that gets no processor in time is not waited for.
+        while rig.queue.memory().0 > 0 && start.elapsed() < LONG {
+            std::thread::yield_now();
+        }
+        assert_eq!(rig.queue.memory().0, 0);
         let stats = rig.stats();
         assert_eq!(stats.dropped.total(), 15);
         assert!(stats.dropped.count(reason) >= 10, "{stats}");
-        assert_eq!(rig.queue.memory().0, 0, "all memory for finished spans is given back");
     }
 }
 
