@@ -148,11 +148,12 @@ impl Builder {
     /// Those of [`reqwest::ClientBuilder::build`].
     pub fn build(self) -> reqwest::Result<ClientWithMiddleware> {
         let alone = self.middlewares.is_empty();
+        let trace = self.trace.at(if alone { Place::Alone } else { Place::Innermost });
         let follow = Follow {
             redirects_max: self.redirects_max,
             referer: self.referer,
             secret_defaults: has_secret_defaults(&self.client),
-            alone,
+            trace: alone.then(|| trace.clone()),
         };
         // Without retries, reqwest need not keep a copy of the request either.
         let client = self
@@ -172,8 +173,10 @@ impl Builder {
         for initialiser in self.initialisers {
             builder = builder.with_arc_init(initialiser);
         }
-        let place = if alone { Place::Alone } else { Place::Innermost };
-        Ok(builder.with(self.trace.at(place)).build())
+        if !alone {
+            builder = builder.with(trace);
+        }
+        Ok(builder.build())
     }
 }
 

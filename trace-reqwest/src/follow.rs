@@ -13,9 +13,9 @@ use reqwest::header::HeaderValue;
 use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
-use crate::UrlTemplate;
 use crate::error_type::sources;
 use crate::middleware::{BoxFuture, Call, SECRET_HEADERS};
+use crate::{TraceMiddleware, UrlTemplate};
 
 /// How often a request that was refused unread is sent again: as often as reqwest does it.
 const REFUSALS_MAX: u32 = 2;
@@ -28,63 +28,50 @@ pub(crate) struct Follow {
     pub(crate) referer: bool,
     /// Whether reqwest adds secret headers beneath us.
     pub(crate) secret_defaults: bool,
-    /// Whether nobody below but us sends a request again.
-    pub(crate) alone: bool,
+    /// What makes the spans, where nothing stands between it and us: a layer less to box a future for. Then nobody below
+    /// but us sends a request again.
+    pub(crate) trace: Option<TraceMiddleware>,
+}
+
+/// What follows a response.
+enum Step {
+    Done(Response),
+    Hop(Request),
 }
 
 impl Follow {
-    async fn follow(
+    /// What to do with a response: hand it over, or send the request that it asks for.
+    fn redirected(
         &self,
-        mut request: Request,
+        response: Response,
+        template: &mut Template,
         extensions: &mut Extensions,
-        next: Next<'_>,
-    ) -> Result<Response> {
-        // Extensions that were used before tell of another call.
-        extensions.remove::<Call>();
-        let mut template = Template::of(&mut request);
-        let mut refusals = 0;
-        loop {
-            // The time of the borrow ends with the attempt.
-            let result = attempt(next.clone(), request, extensions).await;
-            let response = match result {
-                Ok(response) => response,
-                Err(error) => match template.again() {
-                    Some(again) if refusals < REFUSALS_MAX && is_refusal(&error) => {
-                        refusals += 1;
-                        self.call(extensions);
-                        request = again;
-                        continue;
-                    }
-                    _ => return Err(error),
-                },
-            };
-            let Some(redirects_max) = self.redirects_max else { return Ok(response) };
-            let Some(target) = target(&response) else { return Ok(response) };
-            let crosses = crosses(&target, response.url());
-            if crosses && self.secret_defaults {
-                // reqwest would have followed it, had the response come from it.
-                return Ok(response);
-            }
-            template.redirect(response.status(), response.url(), target, self.referer);
-            if crosses {
-                SECRET_HEADERS.iter().for_each(|name| drop(template.request.headers_mut().remove(name)));
-            }
-            let Some(again) = template.again() else { return Ok(response) };
-            let call = self.call(extensions);
-            if call.redirects >= redirects_max {
-                // As above: reqwest's own error comes first, unless the response is not reqwest's.
-                return Err(Error::middleware(TooManyRedirects));
-            }
-            call.redirects += 1;
-            call.crossed |= crosses;
-            extensions.remove::<UrlTemplate>();
-            drop(response);
-            request = again;
+    ) -> Result<Step> {
+        let Some(redirects_max) = self.redirects_max else { return Ok(Step::Done(response)) };
+        let Some(target) = target(&response) else { return Ok(Step::Done(response)) };
+        let crosses = crosses(&target, response.url());
+        if crosses && self.secret_defaults {
+            // reqwest would have followed it, had the response come from it.
+            return Ok(Step::Done(response));
         }
+        template.redirect(response.status(), response.url(), target, self.referer);
+        if crosses {
+            SECRET_HEADERS.iter().for_each(|name| drop(template.request.headers_mut().remove(name)));
+        }
+        let Some(again) = template.again() else { return Ok(Step::Done(response)) };
+        let call = self.call(extensions);
+        if call.redirects >= redirects_max {
+            // reqwest's own error comes first, unless the response is not reqwest's.
+            return Err(Error::middleware(TooManyRedirects));
+        }
+        call.redirects += 1;
+        call.crossed |= crosses;
+        extensions.remove::<UrlTemplate>();
+        Ok(Step::Hop(again))
     }
 
     fn call<'a>(&self, extensions: &'a mut Extensions) -> &'a mut Call {
-        extensions.get_or_insert_with(|| Call { sent: u32::from(self.alone), ..Call::default() })
+        extensions.get_or_insert_with(|| Call { sent: u32::from(self.trace.is_some()), ..Call::default() })
     }
 
     /// What reqwest has to do with a redirect while this middleware does the rest.
@@ -114,7 +101,7 @@ impl Follow {
 impl Middleware for Follow {
     fn handle<'life0, 'life1, 'life2, 'async_trait>(
         &'life0 self,
-        request: Request,
+        mut request: Request,
         extensions: &'life1 mut Extensions,
         next: Next<'life2>,
     ) -> BoxFuture<'async_trait, Result<Response>>
@@ -124,12 +111,36 @@ impl Middleware for Follow {
         'life2: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(self.follow(request, extensions, next))
+        // Written as a block, so that the future holds the request once; one of more than a kilobyte is not among those that
+        // allocators have at hand.
+        Box::pin(async move {
+            // Extensions that were used before tell of another call.
+            extensions.remove::<Call>();
+            let mut template = Template::of(&mut request);
+            let mut refusals = 0;
+            loop {
+                let result = match &self.trace {
+                    Some(trace) => trace.send(request, extensions, next.clone()).await,
+                    None => next.clone().run(request, extensions).await,
+                };
+                request = match result {
+                    Ok(response) => match self.redirected(response, &mut template, extensions)? {
+                        Step::Hop(request) => request,
+                        Step::Done(response) => return Ok(response),
+                    },
+                    Err(error) => {
+                        if refusals == REFUSALS_MAX || !is_refusal(&error) {
+                            return Err(error);
+                        }
+                        let Some(again) = template.again() else { return Err(error) };
+                        refusals += 1;
+                        self.call(extensions);
+                        again
+                    }
+                };
+            }
+        })
     }
-}
-
-async fn attempt(next: Next<'_>, request: Request, extensions: &mut Extensions) -> Result<Response> {
-    next.run(request, extensions).await
 }
 
 /// Which hop of a call reqwest works on, for the [policy](Follow::policy) that it calls while it is polled.

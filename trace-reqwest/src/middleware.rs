@@ -13,7 +13,7 @@ use trace_core::semconv::{
     NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
     URL_TEMPLATE,
 };
-use trace_core::{Scope, Span, SpanKind, Tracer, display};
+use trace_core::{Context, Scope, Span, SpanKind, Tracer, display};
 use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, SpanName, protocol_version};
 
 use crate::error_type::error_type;
@@ -66,7 +66,7 @@ pub(crate) enum Place {
     Anywhere,
     /// Below [`Follow`](crate::follow::Follow) and middlewares that may send a request several times.
     Innermost,
-    /// Right below [`Follow`](crate::follow::Follow), the only one that sends a request several times.
+    /// Inside [`Follow`](crate::follow::Follow), the only one that sends a request several times.
     Alone,
 }
 
@@ -115,6 +115,31 @@ impl TraceMiddleware {
     pub(crate) const fn at(mut self, place: Place) -> Self {
         self.place = place;
         self
+    }
+
+    /// Sends a request inside a span of its own, which starts now.
+    pub(crate) fn send<'a>(
+        &self,
+        mut request: Request,
+        extensions: &'a mut Extensions,
+        next: Next<'a>,
+    ) -> Attempt<'a> {
+        if !matches!(request.url().scheme(), "http" | "https") {
+            // Nothing is sent: reqwest refuses it.
+            let span = Span::unrecorded(Context::current());
+            return Attempt { call: Some(next.run(request, extensions)), span, hop: None };
+        }
+        let call = self.count(extensions);
+        if call.crossed {
+            // A middleware above may have added them, not knowing that this is a redirect.
+            SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
+        }
+        let span = self.start(&request, call, extensions.get::<UrlTemplate>());
+        let context = span.context();
+        let tracer = context.tracer().or(self.tracer).unwrap_or_else(trace_core::tracer);
+        tracer.propagator().inject(context, request.headers_mut());
+        let hop = (self.place != Place::Anywhere).then_some(Hop { redirects: call.redirects });
+        Attempt { call: Some(next.run(request, extensions)), span, hop }
     }
 
     /// Counts the attempt, and returns what was known before it.
@@ -178,7 +203,7 @@ impl TraceMiddleware {
 impl Middleware for TraceMiddleware {
     fn handle<'life0, 'life1, 'life2, 'async_trait>(
         &'life0 self,
-        mut request: Request,
+        request: Request,
         extensions: &'life1 mut Extensions,
         next: Next<'life2>,
     ) -> BoxFuture<'async_trait, Result<Response>>
@@ -188,28 +213,12 @@ impl Middleware for TraceMiddleware {
         'life2: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(async move {
-            if !matches!(request.url().scheme(), "http" | "https") {
-                // Nothing is sent: reqwest refuses it.
-                return next.run(request, extensions).await;
-            }
-            let call = self.count(extensions);
-            if call.crossed {
-                // A middleware above may have added them, not knowing that this is a redirect.
-                SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
-            }
-            let span = self.start(&request, call, extensions.get::<UrlTemplate>());
-            let context = span.context();
-            let tracer = context.tracer().or(self.tracer).unwrap_or_else(trace_core::tracer);
-            tracer.propagator().inject(context, request.headers_mut());
-            let hop = (self.place != Place::Anywhere).then_some(Hop { redirects: call.redirects });
-            Attempt { call: Some(next.run(request, extensions)), span, hop }.await
-        })
+        Box::pin(async move { self.send(request, extensions, next).await })
     }
 }
 
 /// A request under way. It ends the span, with what came of it.
-struct Attempt<'a> {
+pub(crate) struct Attempt<'a> {
     call: Option<BoxFuture<'a, Result<Response>>>,
     span: Span,
     hop: Option<Hop>,
