@@ -179,7 +179,8 @@ impl TraceMiddleware {
         let url = request.url();
         if let Some(host) = url.host_str() {
             // The brackets around an IPv6 address belong to the URL, not to the address.
-            span.set_attribute(SERVER_ADDRESS, host.trim_start_matches('[').trim_end_matches(']'));
+            let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
+            span.set_attribute(SERVER_ADDRESS, literal.unwrap_or(host));
         }
         if let Some(port) = url.port_or_known_default() {
             span.set_attribute(SERVER_PORT, port);
