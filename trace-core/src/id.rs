@@ -185,6 +185,15 @@ impl SpanId {
     }
 }
 
+/// The ids of the first span of a trace: as [`TraceId::random`] and [`SpanId::random`], by one look at the generator.
+#[inline]
+pub(crate) fn random_ids() -> (TraceId, SpanId) {
+    let (high, low, span) =
+        with_generator(|generator| (generator.next(), generator.next(), generator.next()));
+    let trace = NonZeroU128::new(u128::from(high) << 64 | u128::from(low)).unwrap_or(NonZeroU128::MIN);
+    (TraceId(trace), SpanId(NonZeroU64::new(span).unwrap_or(NonZeroU64::MIN)))
+}
+
 impl<const N: usize> Hex<N> {
     /// The digits as text.
     #[inline]

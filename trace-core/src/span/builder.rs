@@ -1,14 +1,15 @@
 //! The start of a span: where it belongs, whether it is recorded, and its ids.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Key, Life, Recording, Run, Scope, Span, SpanKind, Start, Value};
 use crate::clock::{self, Anchor};
-use crate::context::{Context, SpanContext, TraceFlags, with_current};
-use crate::pipeline::{self, Tracer};
+use crate::context::{Carried, Context, SpanContext, TraceFlags, with_current};
+use crate::id::{self, SpanId};
+use crate::pipeline::{self, Pipeline, Tracer};
 use crate::sampler::SamplingParameters;
 use crate::telemetry::DropReason;
-use crate::{SpanId, TraceId};
 
 /// Begins a span below the current context; the global tracer ([`init`](crate::init)) serves where there is none.
 ///
@@ -46,8 +47,10 @@ enum Parent<'a> {
 /// What a span takes over from the context it is started in. It is copied out, so that nothing of ours is borrowed
 /// while a sampler runs.
 struct Origin {
-    /// The parent's context, but not what records it.
-    context: Context,
+    span_context: Option<SpanContext>,
+    tracer: Option<Tracer>,
+    carried: Option<Arc<Carried>>,
+    shed: bool,
     /// The clock of the trace, where the parent is recorded here.
     anchor: Option<Anchor>,
 }
@@ -96,7 +99,7 @@ impl<'a> SpanBuilder<'a> {
 
     /// Starts the span, and sets an attribute.
     #[must_use = "a span ends when it is dropped"]
-    #[inline]
+    #[inline(always)]
     pub fn attribute<'v>(self, key: impl Into<Key<'v>>, value: impl Into<Value<'v>>) -> Span {
         self.start().attribute(key, value)
     }
@@ -139,70 +142,47 @@ impl<'a> SpanBuilder<'a> {
     /// Starts the span.
     #[must_use = "a span ends when it is dropped"]
     pub fn start(self) -> Span {
-        let mut origin = Origin { context: Context::new(), anchor: None };
+        // Filled in place: what is returned from a thread's local is copied twice on its way.
+        let mut origin = Origin::NONE;
         match self.parent {
             Parent::Current => with_current(|current| origin.take_over(current)),
             Parent::Given(parent) => origin.take_over(parent),
-            Parent::None => origin.context.tracer = with_current(|current| current.tracer),
+            Parent::None => with_current(|current| origin.tracer = current.tracer),
         }
-        self.start_in(origin)
-    }
-
-    #[inline]
-    fn start_in(self, origin: Origin) -> Span {
-        let Origin { mut context, anchor } = origin;
-        let parent = context.span_context;
-        let tracer = self.tracer.or(context.tracer).unwrap_or_else(pipeline::global);
+        let tracer = self.tracer.or(origin.tracer).unwrap_or_else(pipeline::global);
         let Some(pipeline) = tracer.pipeline() else {
             // Tracing is disabled: what came in goes out as it is.
-            return Span::inert(context);
+            return origin.unchanged();
         };
-        context.tracer = Some(tracer);
-        if context.shed {
-            return Span::inert(context);
+        origin.tracer = Some(tracer);
+        if origin.shed {
+            return origin.unchanged();
         }
-        let (trace_id, random) = match &parent {
-            Some(parent) => (parent.trace_id(), parent.flags().is_random()),
-            None => (TraceId::random(), true),
+        let parent = origin.span_context;
+        let (trace_id, span_id, random) = match &parent {
+            Some(parent) => (parent.trace_id(), SpanId::random(), parent.flags().is_random()),
+            None => {
+                let (trace_id, span_id) = id::random_ids();
+                (trace_id, span_id, true)
+            }
         };
-        let local_root = parent.is_none_or(|parent| parent.is_remote());
+        let flags = if random { TraceFlags::RANDOM } else { TraceFlags::NONE };
         let parameters = SamplingParameters::new(parent, trace_id, self.name, self.kind);
         let sampled = pipeline.sampler.should_sample(&parameters).is_sampled();
-
-        if !pipeline.records {
-            let flags = if random { TraceFlags::RANDOM } else { TraceFlags::default() };
-            let flags = flags.with_sampled(sampled);
-            context.span_context = Some(SpanContext::new(trace_id, SpanId::random(), flags, false));
-            return Span::inert(context);
-        }
-        let shed = sampled && local_root && pipeline.queue.is_under_pressure();
-        let cell = if sampled && !shed { pipeline.queue.start() } else { None };
-        if sampled && cell.is_none() {
-            // Memory is short. A trace is left out whole if it has not begun here; else its span is lost alone.
-            if !local_root {
-                pipeline.queue.drop_unstarted(DropReason::LiveLimit);
-                return Span::inert(context);
-            }
-            pipeline.queue.count_shed();
-            context.shed = true;
-            if parent.is_some() {
-                // The caller's header goes on unchanged.
-                return Span::inert(context);
-            }
-        }
-
-        let flags = if random { TraceFlags::RANDOM } else { TraceFlags::default() };
-        let flags = flags.with_sampled(cell.is_some());
-        let span_context = SpanContext::new(trace_id, SpanId::random(), flags, false);
-        context.span_context = Some(span_context);
-        let Some(mut cell) = cell else {
-            if !context.shed {
+        let span_context = SpanContext::new(trace_id, span_id, flags.with_sampled(sampled), false);
+        if !(sampled && pipeline.records) {
+            if pipeline.records {
                 pipeline.queue.count_sampled_out();
             }
-            return Span::inert(context);
-        };
+            return Span::inert(origin.into_context(span_context, None));
+        }
 
-        let anchor = anchor.unwrap_or_else(|| pipeline.clock.anchor());
+        let local_root = parent.is_none_or(|parent| parent.is_remote());
+        let shed = local_root && pipeline.queue.is_under_pressure();
+        let Some(mut cell) = (if shed { None } else { pipeline.queue.start() }) else {
+            return origin.without_memory(pipeline, local_root, span_context);
+        };
+        let anchor = origin.anchor.unwrap_or_else(|| pipeline.clock.anchor());
         let unix_nanos = match self.start_time {
             Some(time) => clock::unix_nanos(time),
             None => anchor.unix_nanos(anchor.ticks()),
@@ -210,25 +190,62 @@ impl<'a> SpanBuilder<'a> {
         let start = Start {
             context: &span_context,
             parent: parent.as_ref(),
-            trace_state: context.trace_state().as_str(),
+            trace_state: origin.carried.as_deref().map_or("", |carried| carried.trace_state.as_str()),
             name: self.name,
             kind: self.kind,
             unix_nanos,
         };
         cell.recorder().start(&pipeline.queue, &pipeline.limits, &start);
         let life = Life { pipeline, anchor, scope: self.scope, local_root };
-        context.recording = Some(Recording::new(cell, life));
-        Span::recorded(context)
+        Span::recorded(origin.into_context(span_context, Some(Recording::new(cell, life))))
     }
 }
 
 impl Origin {
+    const NONE: Self = Self { span_context: None, tracer: None, carried: None, shed: false, anchor: None };
+
     #[inline]
-    fn take_over(&mut self, parent: &Context) {
-        self.context.span_context = parent.span_context;
-        self.context.tracer = parent.tracer;
-        self.context.carried.clone_from(&parent.carried);
-        self.context.shed = parent.shed;
-        self.anchor = parent.recording.as_ref().map(|recording| recording.life().anchor);
+    fn take_over(&mut self, context: &Context) {
+        self.span_context = context.span_context;
+        self.tracer = context.tracer;
+        if let Some(carried) = &context.carried {
+            self.carried = Some(Arc::clone(carried));
+        }
+        self.shed = context.shed;
+        if let Some(recording) = &context.recording {
+            self.anchor = Some(recording.life().anchor);
+        }
+    }
+
+    /// The context of a span that was started here.
+    #[inline]
+    fn into_context(self, span_context: SpanContext, recording: Option<Recording>) -> Context {
+        let Self { tracer, carried, shed, .. } = self;
+        Context { span_context: Some(span_context), tracer, carried, recording, shed }
+    }
+
+    /// A span that is none: work below it is done as if it were done here.
+    fn unchanged(self) -> Span {
+        let Self { span_context, tracer, carried, shed, .. } = self;
+        Span::inert(Context { span_context, tracer, carried, recording: None, shed })
+    }
+
+    /// The span that there is no memory for. A trace is left out whole if it has not begun here; else its span is lost
+    /// alone.
+    #[cold]
+    fn without_memory(mut self, pipeline: &Pipeline, local_root: bool, span_context: SpanContext) -> Span {
+        if !local_root {
+            pipeline.queue.drop_unstarted(DropReason::LiveLimit);
+            return self.unchanged();
+        }
+        pipeline.queue.count_shed();
+        self.shed = true;
+        if self.span_context.is_some() {
+            // The caller's header goes on unchanged.
+            return self.unchanged();
+        }
+        let flags = span_context.flags().with_sampled(false);
+        let not_sampled = SpanContext::new(span_context.trace_id(), span_context.span_id(), flags, false);
+        Span::inert(self.into_context(not_sampled, None))
     }
 }
