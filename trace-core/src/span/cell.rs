@@ -8,6 +8,7 @@
 //! told by one load, because there are no weak references.
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -123,12 +124,12 @@ impl Recording {
         match value {
             Value::Str(text) => {
                 if !self.try_short(key, Value::Str(text)) {
-                    self.set_text(key.as_str(), key.known_as(), text);
+                    self.alias().set_text(key.as_str(), key.known_as(), text);
                 }
             }
             Value::I64(number) => {
                 if !self.try_short(key, Value::I64(number)) {
-                    self.set_number(key.as_str(), key.known_as(), number);
+                    self.alias().set_number(key.as_str(), key.known_as(), number);
                 }
             }
             other => self.set_other(key, other),
@@ -145,14 +146,10 @@ impl Recording {
         cell.recorder().try_short(key, value)
     }
 
-    #[inline(never)]
-    fn set_text(&mut self, key: &str, known: Option<Known>, text: &str) {
-        self.set_other(Key::of(key, known), Value::Str(text));
-    }
-
-    #[inline(never)]
-    fn set_number(&mut self, key: &str, known: Option<Known>, number: i64) {
-        self.set_other(Key::of(key, known), Value::I64(number));
+    /// The same reference once more, for a call: passed by value, it leaves its owner in registers.
+    #[inline(always)]
+    fn alias(&mut self) -> Alias<'_> {
+        Alias { recording: ManuallyDrop::new(Self { cell: self.cell }), exclusive: PhantomData }
     }
 
     fn set_other(&mut self, key: Key<'_>, value: Value<'_>) {
@@ -197,6 +194,24 @@ impl Recording {
     fn is_unique(&self) -> bool {
         // Acquire: what the other references wrote before they were dropped is seen from here on.
         self.cell().references.load(Ordering::Acquire) == 1
+    }
+}
+
+/// A [`Recording`] that is borrowed exclusively, and not counted.
+struct Alias<'a> {
+    recording: ManuallyDrop<Recording>,
+    exclusive: PhantomData<&'a mut Recording>,
+}
+
+impl Alias<'_> {
+    #[inline(never)]
+    fn set_text(mut self, key: &str, known: Option<Known>, text: &str) {
+        self.recording.set_other(Key::of(key, known), Value::Str(text));
+    }
+
+    #[inline(never)]
+    fn set_number(mut self, key: &str, known: Option<Known>, number: i64) {
+        self.recording.set_other(Key::of(key, known), Value::I64(number));
     }
 }
 

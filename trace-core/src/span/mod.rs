@@ -14,6 +14,7 @@ mod scope;
 mod span_ref;
 
 use std::fmt;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::SystemTime;
@@ -96,8 +97,17 @@ impl Span {
     #[must_use = "a span ends when it is dropped"]
     #[inline(always)]
     pub fn attribute<'a>(mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) -> Self {
-        self.set_attribute(key, value);
-        self
+        let (key, value) = (key.into(), value.into());
+        if let Value::Format(_) = value {
+            // Runs code of others, which may panic.
+            self.set_attribute(key, value);
+            return self;
+        }
+        // What would end the span in a panic refers to its place in memory, and would have it moved there and on for every
+        // attribute; but all code that runs here is ours.
+        let mut this = ManuallyDrop::new(self);
+        this.set_attribute(key, value);
+        ManuallyDrop::into_inner(this)
     }
 
     /// Sets an attribute. A key that is set already gets the new value.
