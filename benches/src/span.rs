@@ -116,20 +116,18 @@ fn root_ours(collector: &Collector, sampled: Sampled) -> Subject {
 }
 
 fn start_ours(tracer: Tracer, request: Request<'_>) -> trace_core::Span {
-    tracer
-        .span(NAME)
-        .kind(trace_core::SpanKind::Server)
-        .scope(&SCOPE)
-        .attribute(semconv::HTTP_REQUEST_METHOD, request.method)
-        .attribute(semconv::URL_SCHEME, request.scheme)
-        .attribute(semconv::NETWORK_PROTOCOL_VERSION, request.protocol_version)
-        .attribute(semconv::URL_PATH, request.path)
-        .attribute(semconv::HTTP_ROUTE, request.route)
-        .attribute(semconv::SERVER_ADDRESS, request.server_address)
-        .attribute(semconv::SERVER_PORT, request.server_port)
-        .attribute(semconv::CLIENT_ADDRESS, request.client_address)
-        .attribute(semconv::USER_AGENT_ORIGINAL, request.user_agent)
-        .attribute(semconv::HTTP_RESPONSE_STATUS_CODE, request.status)
+    let mut span = tracer.span(NAME).kind(trace_core::SpanKind::Server).scope(&SCOPE).start();
+    span.set_attribute(semconv::HTTP_REQUEST_METHOD, request.method);
+    span.set_attribute(semconv::URL_SCHEME, request.scheme);
+    span.set_attribute(semconv::NETWORK_PROTOCOL_VERSION, request.protocol_version);
+    span.set_attribute(semconv::URL_PATH, request.path);
+    span.set_attribute(semconv::HTTP_ROUTE, request.route);
+    span.set_attribute(semconv::SERVER_ADDRESS, request.server_address);
+    span.set_attribute(semconv::SERVER_PORT, request.server_port);
+    span.set_attribute(semconv::CLIENT_ADDRESS, request.client_address);
+    span.set_attribute(semconv::USER_AGENT_ORIGINAL, request.user_agent);
+    span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, request.status);
+    span
 }
 
 fn tree_ours(collector: &Collector) -> Subject {
