@@ -9,6 +9,7 @@ use std::error::Error;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
+use std::task::Poll;
 
 use http::{Extensions, HeaderMap, Method, Request, Uri, Version, response};
 use trace_core::Span;
@@ -166,21 +167,35 @@ impl<C: Call> OpenCall<C> {
         }
     }
 
-    /// Calls what makes the future of a call, inside the span.
+    /// Runs a part of the work of a call inside its span.
     ///
     /// # Panics
-    /// When `f` does, after the panic is noted and the span has ended.
-    pub(crate) fn make<R>(mut self, f: impl FnOnce() -> R) -> (R, Self) {
-        if !self.span.is_recording() {
-            return (self.span.enter(f), self);
+    /// When `f` does, after the panic is noted, `clean_up` has run inside the span, and the span has ended.
+    #[inline]
+    pub(crate) fn run<S>(
+        open: &mut Option<Self>,
+        state: &mut S,
+        f: impl FnOnce(&mut S),
+        clean_up: impl FnOnce(&mut S),
+    ) {
+        let Some(call) = open else { return f(state) };
+        if !call.span.is_recording() {
+            return call.span.enter(|| f(state));
         }
-        match self.span.enter(|| panic::catch_unwind(AssertUnwindSafe(f))) {
-            Ok(made) => (made, self),
-            Err(panic) => {
-                self.end(Ending::Panicked(&*panic));
-                panic::resume_unwind(panic)
-            }
+        // What is caught and what it made are handed over by reference: they are large.
+        if let Err(panic) = call.span.enter(|| panic::catch_unwind(AssertUnwindSafe(|| f(state)))) {
+            Self::panicked(open, panic, || clean_up(state));
         }
+    }
+
+    #[cold]
+    fn panicked(open: &mut Option<Self>, panic: Box<dyn Any + Send>, clean_up: impl FnOnce()) -> ! {
+        if let Some(mut call) = open.take() {
+            // Noted first, so that it stands even if cleaning up panics.
+            call.note(Ending::Panicked(&*panic));
+            call.span.enter(clean_up);
+        }
+        panic::resume_unwind(panic)
     }
 
     /// Polls what belongs to a call, inside its span, and drops it there when it is done, which `f` says beside its
@@ -188,31 +203,25 @@ impl<C: Call> OpenCall<C> {
     ///
     /// # Panics
     /// When `f` does, after the panic is noted and the span has ended.
+    #[inline]
     pub(crate) fn poll<T, R>(
         open: &mut Option<Self>,
-        mut inner: Pin<&mut Option<T>>,
-        f: impl FnOnce(Pin<&mut T>) -> (R, bool),
-    ) -> R {
-        let step = || {
-            let (result, done) = f(inner.as_mut().as_pin_mut().expect("polled after completion"));
-            if done {
-                inner.set(None);
-            }
-            result
-        };
-        let Some(call) = open else { return step() };
-        if !call.span.is_recording() {
-            return call.span.enter(step);
-        }
-        match call.span.enter(|| panic::catch_unwind(AssertUnwindSafe(step))) {
-            Ok(result) => result,
-            Err(panic) => {
-                call.note(Ending::Panicked(&*panic));
-                call.span.enter(|| inner.set(None));
-                *open = None;
-                panic::resume_unwind(panic)
-            }
-        }
+        inner: Pin<&mut Option<T>>,
+        f: impl FnOnce(Pin<&mut T>) -> Poll<(R, bool)>,
+    ) -> Poll<(R, bool)> {
+        let mut state = (inner, Poll::Pending);
+        Self::run(
+            open,
+            &mut state,
+            |(inner, result)| {
+                *result = f(inner.as_mut().as_pin_mut().expect("polled after completion"));
+                if let Poll::Ready((_, true)) = result {
+                    inner.set(None);
+                }
+            },
+            |(inner, _)| inner.set(None),
+        );
+        state.1
     }
 
     /// Drops what belongs to a call, inside its span, and ends the call.

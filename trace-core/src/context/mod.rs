@@ -75,6 +75,12 @@ impl Context {
         with_current(Self::clone)
     }
 
+    /// The ids of the span that the current context stands in: those of [`current`](Self::current), without a clone.
+    #[inline]
+    pub fn current_span_context() -> Option<SpanContext> {
+        with_current(|current| current.span_context)
+    }
+
     /// The context that a caller sent: what a [`Propagator`](crate::Propagator) found.
     ///
     /// A span started in it is the first of its trace in this process.

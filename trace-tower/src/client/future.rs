@@ -42,8 +42,10 @@ impl<F> ResponseFuture<F> {
     where
         S: Service<Request<B>, Future = F>,
     {
-        let (inner, open) = OpenCall { span, call }.make(|| client.call(request));
-        Self { inner: Some(inner), open: Some(open) }
+        let mut this = Self { inner: None, open: Some(OpenCall { span, call }) };
+        let Self { inner, open } = &mut this;
+        OpenCall::run(open, inner, |inner| *inner = Some(client.call(request)), |_| ());
+        this
     }
 }
 
@@ -56,11 +58,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
         let this = self.project();
-        let result = ready!(OpenCall::poll(this.open, this.inner, |inner| {
-            let poll = inner.poll(cx);
-            let done = poll.is_ready();
-            (poll, done)
-        }));
+        let (result, _) = ready!(OpenCall::poll(this.open, this.inner, |inner| inner
+            .poll(cx)
+            .map(|result| (result, true))));
         let mut open = this.open.take().expect("a future that was not ready has a call");
         match result {
             Ok(response) => {

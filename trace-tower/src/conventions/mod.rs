@@ -36,10 +36,11 @@ pub const fn protocol_version(version: Version) -> Option<&'static str> {
 /// second trace.
 pub fn caller_context(tracer: Tracer, headers: &HeaderMap) -> Context {
     let caller = tracer.propagator().extract(headers);
-    let here = Context::current();
-    match (here.span_context(), caller.span_context()) {
-        (Some(local), None) if !local.is_remote() => here,
-        (Some(local), Some(remote)) if !local.is_remote() && local.trace_id() == remote.trace_id() => here,
+    match (Context::current_span_context(), caller.span_context()) {
+        (Some(here), None) if !here.is_remote() => Context::current(),
+        (Some(here), Some(there)) if !here.is_remote() && here.trace_id() == there.trace_id() => {
+            Context::current()
+        }
         _ => caller,
     }
 }

@@ -32,46 +32,25 @@ impl<'a> ServerAddress<'a> {
     /// is none of these; a port that is no port is left out.
     ///
     /// [RFC 3986, 3.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2)
-    pub fn parse(authority: &'a [u8]) -> Option<Self> {
-        let (host, rest) = match Self::plain(authority) {
-            Some(parts) => parts,
-            None => Self::unusual(authority)?,
-        };
-        let port = match rest.strip_prefix(':') {
-            Some(port) if port.bytes().all(|byte| byte.is_ascii_digit()) => port.parse().ok(),
-            _ => None,
-        };
-        (!host.is_empty()).then_some(Self { host, port })
-    }
-
-    /// Splits a name or an IPv4 address, in ASCII and with no more than a port: nearly every one there is.
     #[inline]
-    fn plain(authority: &[u8]) -> Option<(&str, &str)> {
-        let plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'.' | b'-');
-        let end = authority.iter().position(|byte| !plain(byte)).unwrap_or(authority.len());
-        let (host, rest) = authority.split_at(end);
-        let rest_is_port = rest.is_empty() || (rest[0] == b':' && rest[1..].iter().all(u8::is_ascii_digit));
-        let text = |bytes| std::str::from_utf8(bytes).ok();
-        if rest_is_port { text(host).zip(text(rest)) } else { None }
-    }
-
-    /// Splits what is not [`plain`](Self::plain).
-    #[cold]
-    fn unusual(authority: &[u8]) -> Option<(&str, &str)> {
-        let authority = std::str::from_utf8(authority).ok()?;
-        let host_and_port = authority.rsplit_once('@').map_or(authority, |(_, host)| host);
-        match host_and_port.strip_prefix('[') {
-            Some(literal) => {
-                let (host, rest) = literal.split_once(']')?;
-                let is_literal = |byte: u8| byte.is_ascii_alphanumeric() || b".:%-_~".contains(&byte);
-                host.bytes().all(is_literal).then_some((host, rest))
-            }
-            None => {
-                let end = host_and_port.find(':').unwrap_or(host_and_port.len());
-                let (host, rest) = host_and_port.split_at(end);
-                host.bytes().all(is_in_name).then_some((host, rest))
-            }
+    pub fn parse(authority: &'a [u8]) -> Option<Self> {
+        let (mut host, mut rest) = split_name(authority);
+        if let Some(at) = rest.iter().rposition(|byte| *byte == b'@') {
+            (host, rest) = split_name(&rest[at + 1..]);
         }
+        if let (b"", [b'[', literal @ ..]) = (host, rest) {
+            let end = literal.iter().position(|byte| *byte == b']')?;
+            (host, rest) = (&literal[..end], &literal[end + 1..]);
+            host.iter().all(|byte| is_in_literal(*byte)).then_some(())?;
+        }
+        let port = match rest {
+            [] => None,
+            [b':', digits @ ..] => port(digits),
+            // A port of several parts, or an address of IPv6 without brackets; anything else is no authority.
+            _ => return None,
+        };
+        let host = std::str::from_utf8(host).ok()?;
+        (!host.is_empty()).then_some(Self { host, port })
     }
 
     /// The port that was written, else the one that the scheme stands for.
@@ -84,27 +63,42 @@ impl<'a> ServerAddress<'a> {
     }
 }
 
-/// What a registered name consists of; also beyond ASCII, because some clients do not encode.
-const fn is_in_name(byte: u8) -> bool {
-    match byte {
-        b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | 0x80.. => true,
-        _ => matches!(
-            byte,
-            b'.' | b'-'
-                | b'_'
-                | b'~'
-                | b'%'
-                | b'!'
-                | b'$'
-                | b'&'
-                | b'\''
-                | b'('
-                | b')'
-                | b'*'
-                | b'+'
-                | b','
-                | b';'
-                | b'='
-        ),
+/// The name at the beginning, and what comes after it.
+#[inline]
+fn split_name(authority: &[u8]) -> (&[u8], &[u8]) {
+    let end = authority.iter().position(|byte| !IN_NAME[usize::from(*byte)]);
+    authority.split_at(end.unwrap_or(authority.len()))
+}
+
+/// Which bytes a registered name consists of ([RFC 3986, 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2));
+/// also those beyond ASCII, because some clients do not encode.
+const IN_NAME: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut byte = 0;
+    while byte < table.len() {
+        table[byte] = match byte as u8 {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' => true,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => true,
+            byte => byte >= 0x80,
+        };
+        byte += 1;
     }
+    table
+};
+
+/// What an address in brackets consists of, with a zone.
+const fn is_in_literal(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b':' | b'%' | b'-' | b'_' | b'~')
+}
+
+#[inline]
+fn port(digits: &[u8]) -> Option<u16> {
+    if digits.is_empty() || digits.len() > 5 {
+        return None;
+    }
+    let mut port = 0;
+    for digit in digits {
+        port = port * 10 + u32::from(digit.is_ascii_digit().then(|| digit - b'0')?);
+    }
+    u16::try_from(port).ok()
 }

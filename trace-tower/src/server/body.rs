@@ -92,12 +92,12 @@ where
             return Poll::Ready(None);
         }
         let (frame, done) = ready!(OpenCall::poll(this.open, this.inner, |mut inner| {
-            let Poll::Ready(frame) = inner.as_mut().poll_frame(cx) else { return (Poll::Pending, false) };
+            let frame = ready!(inner.as_mut().poll_frame(cx));
             let done = match &frame {
                 None | Some(Err(_)) => true,
                 Some(Ok(frame)) => frame.is_trailers() || inner.is_end_stream(),
             };
-            (Poll::Ready((frame, done)), done)
+            Poll::Ready((frame, done))
         }));
         let frame = frame.map(|frame| frame.map_err(Into::into));
         if let Some(open) = this.open

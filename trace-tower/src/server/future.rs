@@ -92,8 +92,10 @@ impl<F, C: Call> ResponseFuture<F, C> {
         S: Service<Request<B>, Future = F>,
     {
         let answer = Answer::from(request.method());
-        let (inner, open) = OpenCall { span, call }.make(|| service.call(request));
-        Self { inner: Some(inner), open: Some(open), answer }
+        let mut this = Self { inner: None, open: Some(OpenCall { span, call }), answer };
+        let Self { inner, open, .. } = &mut this;
+        OpenCall::run(open, inner, |inner| *inner = Some(service.call(request)), |_| ());
+        this
     }
 }
 
@@ -109,11 +111,9 @@ where
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = self.project();
-        let result = ready!(OpenCall::poll(this.open, this.inner, |inner| {
-            let poll = inner.poll(cx);
-            let done = poll.is_ready();
-            (poll, done)
-        }));
+        let (result, _) = ready!(OpenCall::poll(this.open, this.inner, |inner| inner
+            .poll(cx)
+            .map(|result| (result, true))));
         let open = this.open.take().expect("a future that was not ready has a call");
         match result {
             Ok(response) => Poll::Ready(Ok(hand_over(open, *this.answer, response))),
@@ -153,14 +153,15 @@ where
                 None => ResponseBody::untouched(body),
             }
         }
-        None => {
+        None if open.span.is_recording() => {
             let declared = declared_length(&head, &body);
-            if open.span.is_recording() || declared.is_none() {
-                ResponseBody::watched(body, open, declared)
-            } else {
-                ResponseBody::untouched(body)
-            }
+            ResponseBody::watched(body, open, declared)
         }
+        // Only a stream goes on working after its head.
+        None if body.size_hint().exact().is_some() || declared_length(&head, &body).is_some() => {
+            ResponseBody::untouched(body)
+        }
+        None => ResponseBody::watched(body, open, None),
     };
     Response::from_parts(head, body)
 }

@@ -44,9 +44,9 @@ pub(super) type Filter = dyn Fn(&RequestHead<'_>) -> bool + Send + Sync;
 #[derive(Debug)]
 pub struct HttpServerCall {
     status: Option<StatusCode>,
-    /// Where the trace id goes, if the caller is to be told.
-    trace_id_header: Option<HeaderName>,
     panic_messages: bool,
+    /// Set where the caller is to be told its trace.
+    response_headers: Option<Arc<Options>>,
 }
 
 impl Default for Options {
@@ -84,40 +84,44 @@ impl Protocol for HttpServer {
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
         let caller = caller_context(tracer, request.headers);
         let mut call =
-            HttpServerCall { status: None, trace_id_header: None, panic_messages: options.panic_messages };
-        let uri = (options.original_uri)(request.extensions).unwrap_or(request.uri);
-        if options.leaves_out(&request, uri) {
+            HttpServerCall { status: None, panic_messages: options.panic_messages, response_headers: None };
+        if options.leaves_out(&request) {
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
         }
         if options.response_headers {
-            call.trace_id_header = Some(options.trace_id_header.clone());
+            call.response_headers = Some(self.options.clone());
         }
         let method = options.methods.name(request.method);
         let route = (options.route)(request.extensions);
         let name = SpanName::new(method.in_span_name(), route);
         let mut span = tracer.span(&name).kind(SpanKind::Server).scope(options.scope).parent(&caller).start();
         if span.is_recording() {
-            options.note(&mut span, &request, uri, method, route);
+            options.note(&mut span, &request, method, route);
         }
         (span, call)
     }
 }
 
 impl Options {
-    fn leaves_out(&self, request: &RequestHead<'_>, uri: &Uri) -> bool {
-        self.ignored_paths.iter().any(|path| path == uri.path())
-            || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
+    #[inline]
+    fn leaves_out(&self, request: &RequestHead<'_>) -> bool {
+        let is_ignored = || {
+            let path = self.uri(request).path();
+            self.ignored_paths.iter().any(|ignored| ignored == path)
+        };
+        let is_unwanted = || self.filter.as_ref().is_some_and(|wanted| !wanted(request));
+        !self.ignored_paths.is_empty() && is_ignored() || is_unwanted()
+    }
+
+    /// The target as it was sent.
+    #[inline]
+    fn uri<'a>(&self, request: &RequestHead<'a>) -> &'a Uri {
+        (self.original_uri)(request.extensions).unwrap_or(request.uri)
     }
 
     #[inline]
-    fn note(
-        &self,
-        span: &mut Span,
-        request: &RequestHead<'_>,
-        uri: &Uri,
-        method: MethodName<'_>,
-        route: Option<&str>,
-    ) {
+    fn note(&self, span: &mut Span, request: &RequestHead<'_>, method: MethodName<'_>, route: Option<&str>) {
+        let uri = self.uri(request);
         span.set_attribute(semconv::HTTP_REQUEST_METHOD, method.attribute());
         if let Some(original) = method.original() {
             span.set_attribute(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
@@ -139,9 +143,8 @@ impl Options {
         }
         if let Some(peer) = (self.peer)(request.extensions) {
             let address = IpText::new(peer.ip());
-            let address: &str = &address;
-            span.set_attribute(semconv::CLIENT_ADDRESS, address);
-            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, address);
+            span.set_attribute(semconv::CLIENT_ADDRESS, &*address);
+            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*address);
             span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
         }
         if let Some(version) = protocol_version(request.version) {
@@ -159,10 +162,10 @@ impl Options {
 impl Call for HttpServerCall {
     #[inline]
     fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
-        if let Some(name) = &self.trace_id_header
+        if let Some(options) = &self.response_headers
             && let Some(context) = span.span_context()
         {
-            put_response_headers(context, name, &mut response.headers);
+            put_response_headers(context, &options.trace_id_header, &mut response.headers);
         }
         if span.is_recording() {
             self.status = Some(response.status);
