@@ -1,7 +1,9 @@
 //! The layer and its options: those of trace-tower, for a stack that is known.
 
 use std::net::SocketAddr;
+use std::sync::Once;
 
+use axum::extract::connect_info::MockConnectInfo;
 use axum::extract::{ConnectInfo, MatchedPath, OriginalUri};
 use http::{Extensions, HeaderName, Uri};
 use tower_layer::Layer;
@@ -135,6 +137,29 @@ impl TraceLayer {
     pub fn panic_messages(self, on: bool) -> Self {
         Self { layer: self.layer.panic_messages(on) }
     }
+
+    /// Where the server leaves the address at the other end of the connection, if not as a
+    /// [`ConnectInfo<SocketAddr>`](ConnectInfo).
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    ///
+    /// use axum::extract::ConnectInfo;
+    /// use trace_axum::TraceLayer;
+    ///
+    /// #[derive(Clone)]
+    /// struct Connection {
+    ///     peer: SocketAddr,
+    ///     // ... what else the service wants to know of its connections
+    /// }
+    ///
+    /// let layer = TraceLayer::new()
+    ///     .peer_from(|extensions| extensions.get::<ConnectInfo<Connection>>().map(|ConnectInfo(info)| info.peer));
+    /// ```
+    #[must_use]
+    pub fn peer_from(self, peer: fn(&Extensions) -> Option<SocketAddr>) -> Self {
+        Self { layer: self.layer.peer_from(peer) }
+    }
 }
 
 fn matched_path(extensions: &Extensions) -> Option<&str> {
@@ -146,5 +171,23 @@ fn original_uri(extensions: &Extensions) -> Option<&Uri> {
 }
 
 fn connected_address(extensions: &Extensions) -> Option<SocketAddr> {
-    extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(address)| *address)
+    match extensions.get::<ConnectInfo<SocketAddr>>() {
+        Some(ConnectInfo(address)) => Some(*address),
+        None => mocked_address(extensions),
+    }
+}
+
+#[cold]
+fn mocked_address(extensions: &Extensions) -> Option<SocketAddr> {
+    static SAID: Once = Once::new();
+    let mocked = extensions.get::<MockConnectInfo<SocketAddr>>().map(|MockConnectInfo(address)| *address);
+    if mocked.is_none() {
+        SAID.call_once(|| {
+            eprintln!(
+                "trace-axum: spans have no client.address and no network.peer.*: serve the router by \
+                 `into_make_service_with_connect_info::<SocketAddr>()`, or see `TraceLayer::peer_from`"
+            );
+        });
+    }
+    mocked
 }

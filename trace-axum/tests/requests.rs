@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::body::Body;
+use axum::extract::connect_info::MockConnectInfo;
 use axum::extract::{Path, Request};
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -503,5 +504,58 @@ async fn work_for_a_response_is_below_its_request() {
     for name in ["before the head", "in the body"] {
         let span = spans.iter().find(|span| span.name == name).unwrap();
         assert_eq!(span.parent_span_id, Some(request.span_id), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_mounted_has_no_route_of_its_own() {
+    let traced = Traced::start().await;
+    let mounted =
+        tower::service_fn(async |_: Request| Ok::<_, std::convert::Infallible>(Response::new(Body::empty())));
+    let app = Router::new().nest_service("/files", mounted);
+    let server = serve(app.layer(TraceLayer::new().tracer(traced.tracer()))).await;
+    Raw::get(server, "/files/a/b").await.until("\r\n\r\n").await;
+    let span = traced.span().await;
+    assert_eq!(text(&span, "url.path"), "/files/a/b");
+    assert_eq!((&*span.name, span.attribute("http.route")), ("GET", None));
+}
+
+#[tokio::test]
+async fn a_layer_around_the_whole_router_sees_no_route() {
+    let traced = Traced::start().await;
+    let service = tower::Layer::layer(&TraceLayer::new().tracer(traced.tracer()), hello());
+    let request = Request::get("/orders/7").body(Body::empty()).unwrap();
+    let response = tower::ServiceExt::oneshot(service, request).await.unwrap();
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "order 7");
+    let span = traced.span().await;
+    assert_eq!((&*span.name, span.attribute("http.route")), ("GET", None));
+}
+
+#[tokio::test]
+async fn a_route_layer_sees_what_a_route_matches() {
+    let traced = Traced::start().await;
+    let app = hello().route_layer(TraceLayer::new().tracer(traced.tracer()));
+    let server = serve(app).await;
+    Raw::get(server, "/else").await.until("404").await;
+    Raw::get(server, "/orders/7").await.until("order 7").await;
+    assert_eq!(traced.span().await.name, "GET /orders/{id}");
+}
+
+#[tokio::test]
+async fn the_peer_may_be_mocked_or_known_to_the_service_alone() {
+    let peer = SocketAddr::from(([10, 0, 0, 1], 1234));
+    let mocked = |layer: TraceLayer| hello().layer(layer).layer(MockConnectInfo(peer));
+    let own = |layer: TraceLayer| {
+        let layer = layer.peer_from(|extensions| extensions.get().copied());
+        hello().layer(layer).layer(axum::Extension(peer))
+    };
+    for app in [&mocked as &dyn Fn(TraceLayer) -> Router, &own] {
+        let traced = Traced::start().await;
+        let request = Request::get("/orders/7").body(Body::empty()).unwrap();
+        let app = app(TraceLayer::new().tracer(traced.tracer()));
+        tower::ServiceExt::oneshot(app, request).await.unwrap().into_body().collect().await.unwrap();
+        let span = traced.span().await;
+        assert_eq!(text(&span, "client.address"), "10.0.0.1");
+        assert_eq!(number(&span, "network.peer.port"), 1234);
     }
 }

@@ -1,4 +1,4 @@
-//! Tracing for [tower](https://docs.rs/tower) services over HTTP.
+#![doc = include_str!("lib.md")]
 
 pub mod call;
 pub mod client;

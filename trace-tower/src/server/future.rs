@@ -92,10 +92,9 @@ impl<F, C: Call> ResponseFuture<F, C> {
         S: Service<Request<B>, Future = F>,
     {
         let answer = Answer::from(request.method());
-        let mut this = Self { inner: None, open: Some(OpenCall { span, call }), answer };
-        let Self { inner, open, .. } = &mut this;
-        OpenCall::run(open, inner, |inner| *inner = Some(service.call(request)), |_| ());
-        this
+        let (mut open, mut inner) = (Some(OpenCall { span, call }), None);
+        OpenCall::run(&mut open, &mut inner, |inner| *inner = Some(service.call(request)), |_| ());
+        Self { inner, open, answer }
     }
 }
 
