@@ -333,6 +333,54 @@ fn an_err_is_recorded_by_its_type_and_never_by_its_text() {
 }
 
 #[test]
+fn an_error_that_comes_after_an_ok_leaves_no_type() {
+    let judged = Judged::new();
+    let mut span = judged.span("fine").start();
+    span.set_status(StatusCode::Ok);
+    span.set_error("timeout");
+    span.set_error_if_unset("timeout");
+    drop(span);
+    let span = judged.one();
+    assert_eq!(span.status.unwrap().code, 1);
+    assert_eq!(attribute(&span.attributes, "error.type"), None);
+}
+
+#[test]
+fn the_last_word_of_a_middleware_gives_way_to_a_better_one() {
+    for (said, left) in [(None, "500"), (Some("card_declined"), "card_declined")] {
+        let judged = Judged::new();
+        let mut span = judged.span("request").start();
+        if let Some(said) = said {
+            span.set_error(said);
+        }
+        span.set_error_if_unset("500");
+        drop(span);
+        assert_eq!(attribute(&judged.one().attributes, "error.type"), Some(&string(left)));
+    }
+}
+
+#[test]
+fn an_unrecorded_span_stands_for_its_context_and_takes_no_other_spans_place() {
+    let judged = Judged::new();
+    let owner = judged.span("owner").start();
+    let mut left_out = Span::unrecorded(owner.context().clone());
+    assert!(!left_out.is_recording());
+    left_out.set_attribute("ignored", true);
+    left_out.enter(|| assert_eq!(Context::current_span_context(), owner.span_context()));
+    drop(left_out);
+    drop(owner);
+    let span = judged.one();
+    assert_eq!(attribute(&span.attributes, "ignored"), None);
+}
+
+#[test]
+fn a_context_gives_its_tracer_to_the_spans_below() {
+    let judged = Judged::new();
+    Context::new().with_tracer(judged.0).in_scope(|| span("below").in_scope(|| ()));
+    assert_eq!(judged.one().name, "below");
+}
+
+#[test]
 fn a_span_that_is_sampled_out_has_ids_and_costs_no_memory() {
     let tracer = Judged::with(|config| config.sampler = AnySampler::AlwaysOff);
     let mut span = tracer.span("unseen").attribute("a", 1);
