@@ -212,6 +212,20 @@ fn a_body_ends_the_call_as_complete_in_each_of_its_ways() {
 }
 
 #[test]
+fn a_call_ends_with_the_last_frame_and_not_when_the_body_is_dropped() {
+    for last in [Data("b"), Trailers] {
+        let diary = Diary::new();
+        let body = Script::new([Data("a"), last]).knowing_its_end();
+        let mut body = pin!(respond(&diary, Method::GET, Response::new(body)).into_body());
+        assert!(poll_body(body.as_mut()).is_ready());
+        assert_eq!(diary.told(), ["head 200"]);
+        assert!(poll_body(body.as_mut()).is_ready());
+        assert_eq!(diary.told().last().map(String::as_str), Some("complete"));
+        assert!(body.is_end_stream());
+    }
+}
+
+#[test]
 fn trailers_are_told_before_the_end() {
     assert_eq!(told_of(Script::new([Data("a"), Trailers])), ["head 200", "trailers 1", "complete"]);
 }
