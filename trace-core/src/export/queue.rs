@@ -226,11 +226,6 @@ impl Queue {
         true
     }
 
-    /// Accounts for memory that a live span has taken already.
-    pub(crate) fn grow_live_beyond(&self, bytes: usize) {
-        self.live_bytes.fetch_add(bytes, Ordering::Relaxed);
-    }
-
     /// Whether memory for finished spans is nearly used up: new local roots should not be recorded, so that traces are
     /// lost whole.
     pub(crate) fn is_under_pressure(&self) -> bool {

@@ -225,25 +225,26 @@ fn put_array<'a>(
     }
 }
 
-/// Writes a `KeyValue` whose text is formatted straight into `out`, and cut at `length_max` characters or where the
-/// whole field would take more than `bytes_max` bytes. Nothing is left behind when the formatting panics.
+/// Writes a `KeyValue` whose text is formatted straight into `out`, and cut at `length_max` characters or where there is
+/// no room. `room` is asked for capacity for so many bytes more, and tells how many may be written; `out` is never made
+/// larger otherwise, so that whoever gives the capacity can count it. Nothing is left behind when the formatting panics.
 pub(crate) fn put_formatted(
     out: &mut Vec<u8>,
     tag: u8,
     key: &str,
     text: &dyn fmt::Display,
     length_max: usize,
-    bytes_max: usize,
+    room: &mut dyn FnMut(&mut Vec<u8>, usize) -> usize,
 ) -> bool {
     /// The most that tags and lengths take, with every length below 2 MiB.
     const HEADS_MAX: usize = 16;
-    let Some(text_max) = bytes_max.checked_sub(key.len() + HEADS_MAX) else { return false };
-    let mut text_out =
-        Cut { start: out.len(), out, chars_left: length_max, bytes_left: text_max, done: false };
+    let heads = key.len().saturating_add(HEADS_MAX);
+    let Some(bytes_left) = room(out, heads).checked_sub(heads) else { return false };
+    let start = out.len();
+    let mut text_out = Cut { start, out, chars_left: length_max, bytes_left, heads, room, done: false };
     // An error means that the text is long enough, or that its own formatting gave up: what came is kept.
     let _ = write!(text_out, "{text}");
     text_out.done = true;
-    let start = text_out.start;
     drop(text_out);
     let len = out.len() - start;
     // The text lies where its head belongs: the head is written behind it, and the two change places.
@@ -258,7 +259,11 @@ struct Cut<'a> {
     out: &'a mut Vec<u8>,
     start: usize,
     chars_left: usize,
+    /// What may be written before `room` is asked again.
     bytes_left: usize,
+    /// What is to be written after the text.
+    heads: usize,
+    room: &'a mut dyn FnMut(&mut Vec<u8>, usize) -> usize,
     done: bool,
 }
 
@@ -266,6 +271,8 @@ impl Write for Cut<'_> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let mut taken = cut(text, self.chars_left);
         if taken.len() > self.bytes_left {
+            let wanted = taken.len().saturating_add(self.heads);
+            self.bytes_left = (self.room)(self.out, wanted).saturating_sub(self.heads);
             taken = cut_bytes(taken, self.bytes_left);
         }
         self.out.extend_from_slice(taken.as_bytes());

@@ -330,16 +330,18 @@ impl Recorder {
         text: &dyn fmt::Display,
         length_max: usize,
     ) -> bool {
-        // How long the text will be is not known: what is reserved before bounds it, and what memory the formatting
-        // made the buffer take is accounted for after.
-        let room = SPAN_BYTES_MAX.saturating_sub(self.bytes.len() + self.end_bytes());
-        let before = self.bytes.capacity();
-        let put = put_formatted(&mut self.bytes, tag, key, text, length_max, room);
-        let grown = self.bytes.capacity() - before;
-        if grown > 0 {
-            queue.grow_live_beyond(grown);
-        }
-        put
+        // How long the text will be is not known before it is there: memory is asked for while it comes.
+        let end_bytes = self.end_bytes();
+        let mut room = |bytes: &mut Vec<u8>, wanted: usize| {
+            let room = |bytes: &Vec<u8>| (bytes.capacity() - bytes.len()).saturating_sub(end_bytes);
+            // As much as is wanted, or as a span may have.
+            if room(bytes) < wanted {
+                let needed = bytes.len().saturating_add(wanted).saturating_add(end_bytes);
+                grow(bytes, queue, needed.min(SPAN_BYTES_MAX));
+            }
+            room(bytes)
+        };
+        put_formatted(&mut self.bytes, tag, key, text, length_max, &mut room)
     }
 
     pub(crate) fn add_event(
@@ -545,16 +547,7 @@ impl Recorder {
     #[cold]
     fn grow(&mut self, queue: &Queue, bytes: usize) -> bool {
         let needed = self.bytes.len().saturating_add(bytes).saturating_add(self.end_bytes());
-        if needed > SPAN_BYTES_MAX {
-            return false;
-        }
-        let capacity = needed.next_power_of_two().min(SPAN_BYTES_MAX);
-        let more = capacity - self.bytes.capacity();
-        if !queue.grow_live(more) {
-            return false;
-        }
-        self.bytes.reserve_exact(capacity - self.bytes.len());
-        true
+        grow(&mut self.bytes, queue, needed)
     }
 
     /// Takes out the attribute with this key, if there is one.
@@ -581,6 +574,20 @@ impl Recorder {
             }
         }
     }
+}
+
+/// Gives a buffer capacity for `needed` bytes in all, if a span may have so much and there is memory for it.
+fn grow(bytes: &mut Vec<u8>, queue: &Queue, needed: usize) -> bool {
+    if needed > SPAN_BYTES_MAX {
+        return false;
+    }
+    let capacity = needed.next_power_of_two().min(SPAN_BYTES_MAX);
+    let Some(more @ 1..) = capacity.checked_sub(bytes.capacity()) else { return true };
+    if !queue.grow_live(more) {
+        return false;
+    }
+    bytes.reserve_exact(capacity - bytes.len());
+    true
 }
 
 /// The whole length and the content of the length-delimited field that begins here; ours, so well formed.

@@ -833,3 +833,65 @@ fn a_value_may_write_to_its_own_span_while_it_is_formatted() {
     assert_eq!(read.attributes.len(), 3);
     assert_eq!(attribute(&read.events[1].attributes, "k"), Some(&string("written")));
 }
+
+#[test]
+fn a_formatted_text_of_any_length_leaves_room_for_the_end() {
+    let tracer = Judged::new();
+    for len in 700..1100 {
+        let text = "x".repeat(len);
+        tracer.span("exact").attribute("text", display(&text)).end();
+        let read = tracer.one();
+        assert_eq!(attribute(&read.attributes, "text"), Some(&string(&text)));
+        assert!(read.end_time_unix_nano > 0);
+    }
+}
+
+#[test]
+fn a_panic_inside_a_formatted_attribute_leaves_the_memory_accounted_for() {
+    struct Explodes;
+    impl fmt::Display for Explodes {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str(&"x".repeat(20_000))?;
+            panic!("in a Display")
+        }
+    }
+    let tracer = Judged::new();
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    tracer.span("first").start().end();
+    let (_, pooled) = queue.memory();
+    let mut span = tracer.span("careful").start();
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        span.set_attribute("explodes", display(&Explodes));
+    }));
+    assert!(caught.is_err());
+    assert!(queue.memory().1 >= pooled + 19_000, "what the span has taken is counted");
+    span.end();
+    assert_eq!(queue.memory().1, pooled);
+    tracer.spans();
+}
+
+#[test]
+fn formatted_texts_do_not_make_a_span_larger_than_64_kib() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("large").attribute("a", display(&"a".repeat(40_000)));
+    span.set_attribute("b", display(&"b".repeat(15_000)));
+    span.set_attribute("c", display(&"c".repeat(3_000)));
+    span.set_attribute("d", &"d".repeat(20_000));
+    span.end();
+    let read = tracer.one();
+    assert!(read.encoded_len() <= 64 * 1024, "{}", read.encoded_len());
+}
+
+#[test]
+fn formatted_texts_keep_to_the_memory_for_live_spans() {
+    let tracer = Judged::with(|config| config.memory_bytes_max = 1 << 20);
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    let text = "x".repeat(50_000);
+    let mut live: Vec<_> = (0..100).map(|_| tracer.span("live").start()).collect();
+    for span in &mut live {
+        span.set_attribute("text", display(&text));
+    }
+    assert!(queue.memory().1 <= (1 << 20) / 4, "{}", queue.memory().1);
+    drop(live);
+    assert_eq!(tracer.stats().started, 100);
+}
