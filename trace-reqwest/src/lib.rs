@@ -37,6 +37,9 @@
 //! below the attempt that reached it. A [`TraceMiddleware`] in a stack that you build yourself traces what is called
 //! through it: put *around* a retry, instead of inside, it makes one span for all attempts.
 //!
+//! A call that is made outside of any span starts a trace with each of its attempts. Give it a span to be in
+//! ([`trace_core::span`]), and they are siblings in one.
+//!
 //! # What a span tells
 //!
 //! | attribute | |

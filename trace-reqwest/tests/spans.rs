@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -12,6 +14,7 @@ use futures_util::StreamExt;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use reqwest::Method;
+use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use trace_core::otlp::OwnedValue;
@@ -353,6 +356,33 @@ async fn without_a_tracer_of_its_own_a_client_uses_that_of_its_caller() {
 }
 
 #[tokio::test]
+async fn what_reqwest_does_for_a_request_is_inside_its_span() {
+    struct Resolver(SocketAddr, Mutex<Vec<Context>>);
+
+    impl Resolve for &'static Resolver {
+        fn resolve(&self, _: Name) -> Resolving {
+            self.1.lock().unwrap().push(Context::current());
+            let address = self.0;
+            Box::pin(async move { Ok(Box::new(std::iter::once(address)) as Addrs) })
+        }
+    }
+
+    let traced = Traced::start();
+    let server = Server::ok().await;
+    let resolver: &'static Resolver = Box::leak(Box::new(Resolver(server.address, Mutex::default())));
+    let client = reqwest::Client::builder().dns_resolver(Arc::new(resolver)).no_proxy();
+    let client = trace_reqwest::builder(client).tracer(traced.tracer()).build().unwrap();
+    let url = format!("http://shop.example:{}/", server.address.port());
+    client.get(url).send().await.unwrap();
+    let span = traced.span().await;
+    assert_eq!(text(&span, "server.address"), Some("shop.example"));
+    assert_eq!(text(&span, "network.peer.address"), Some("127.0.0.1"));
+    let context = resolver.1.lock().unwrap().pop().unwrap();
+    assert_eq!(context.span_context().unwrap().span_id(), span.span_id);
+    assert_eq!(Context::current().span_context(), None, "and nothing else is");
+}
+
+#[tokio::test]
 async fn baggage_without_a_trace_travels_too() {
     let traced = Traced::start();
     let server = Server::ok().await;
@@ -384,7 +414,7 @@ async fn the_address_of_an_ipv6_server_has_no_brackets() {
 async fn the_span_ends_at_the_head() {
     let traced = Traced::start();
     let (sender, receiver) = tokio::sync::mpsc::unbounded_channel::<Bytes>();
-    let receiver = std::sync::Mutex::new(Some(receiver));
+    let receiver = Mutex::new(Some(receiver));
     let server = Server::start(move |_, _| {
         let receiver = receiver.lock().unwrap().take().unwrap();
         let frames = futures_util::stream::unfold(receiver, async |mut receiver| {

@@ -38,10 +38,10 @@ impl<'a> Method<'a> {
     /// ([gRPC over HTTP/2](https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md#requests)).
     pub(crate) fn of(path: &'a str) -> Self {
         let name = path.strip_prefix('/').unwrap_or(path);
-        match name.split_once('/') {
-            Some((service, method)) if !service.is_empty() && !method.is_empty() && !method.contains('/') => {
-                Self::Possible(name)
-            }
+        // Names are short: a loop is done before a search has begun.
+        let mut slashes = name.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
+        match (slashes.next(), slashes.next()) {
+            (Some((at, _)), None) if 0 < at && at + 1 < name.len() => Self::Possible(name),
             _ => Self::Other(name),
         }
     }

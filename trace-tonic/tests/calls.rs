@@ -147,6 +147,20 @@ async fn the_spans_last_as_long_as_the_stream() {
 }
 
 #[tokio::test]
+async fn handlers_and_their_streams_work_inside_the_span() {
+    let mut world = World::start().await;
+    world.client.get(item("", Code::Ok, 0)).await.unwrap();
+    let stream = world.client.watch(item("", Code::Ok, 1)).await.unwrap().into_inner();
+    stream.collect::<Vec<_>>().await;
+    let (_, servers) = world.traced.calls(2).await;
+    let finished = world.events.finished();
+    assert_eq!(finished.len(), 2);
+    for (server, context) in servers.iter().zip(finished) {
+        assert_eq!(context.span_context().unwrap().span_id(), server.span_id);
+    }
+}
+
+#[tokio::test]
 async fn a_unary_call_that_its_caller_drops_is_cancelled() {
     let mut world = World::start().await;
     {

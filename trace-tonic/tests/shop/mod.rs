@@ -138,12 +138,20 @@ pub struct Events {
     /// A permit lets one that hangs go on.
     pub release: Arc<Semaphore>,
     seen: Arc<Mutex<Vec<(MetadataMap, Context)>>>,
+    /// The contexts in which calls came to their end, some of them in the middle of a response's body.
+    finished: Arc<Mutex<Vec<Context>>>,
 }
 
 impl Default for Events {
     fn default() -> Self {
         let none = || Arc::new(Semaphore::new(0));
-        Self { hangs: none(), dropped: none(), release: none(), seen: Arc::default() }
+        Self {
+            hangs: none(),
+            dropped: none(),
+            release: none(),
+            seen: Arc::default(),
+            finished: Arc::default(),
+        }
     }
 }
 
@@ -151,6 +159,11 @@ impl Events {
     /// The metadata that came with each call, and the context that it was served in.
     pub fn seen(&self) -> Vec<(MetadataMap, Context)> {
         self.seen.lock().unwrap().clone()
+    }
+
+    /// The contexts in which the calls came to their end: in a handler, or in the stream that it made.
+    pub fn finished(&self) -> Vec<Context> {
+        self.finished.lock().unwrap().clone()
     }
 
     pub async fn hangs(&self) {
@@ -183,6 +196,7 @@ impl Events {
     }
 
     async fn finish(self, item: Item) -> Result<Item, Status> {
+        self.finished.lock().unwrap().push(Context::current());
         match &*item.then {
             "hang" => self.hang().await,
             "panic" => panic!("s3cret"),
