@@ -1,6 +1,10 @@
 //! Attributes as they are given to a span: borrowed, and encoded at once.
 
-use std::fmt;
+use std::fmt::{self, Write};
+use std::ops::Range;
+
+use crate::export::chunk::SPAN_BYTES_MAX;
+use crate::otlp::encode::cut_bytes;
 
 /// The name of an attribute.
 ///
@@ -121,6 +125,33 @@ pub fn display(value: &dyn fmt::Display) -> Value<'_> {
     Value::Format(value)
 }
 
+/// Appends the text of a value, as much of it as a span may hold. What a formatter wrote before it failed is
+/// kept.
+pub(crate) fn append(out: &mut String, text: fmt::Arguments<'_>) -> Range<usize> {
+    struct Bounded<'a> {
+        out: &'a mut String,
+        left: usize,
+    }
+    impl Write for Bounded<'_> {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            let kept = cut_bytes(text, self.left);
+            self.out.push_str(kept);
+            self.left -= kept.len();
+            if kept.len() < text.len() { Err(fmt::Error) } else { Ok(()) }
+        }
+    }
+    let start = out.len();
+    let _ = Bounded { out, left: SPAN_BYTES_MAX }.write_fmt(text);
+    start..out.len()
+}
+
+/// The text of a value. Where a formatter fails, `to_string` and `format!` panic.
+pub(crate) fn text_of(text: fmt::Arguments<'_>) -> String {
+    let mut out = String::new();
+    append(&mut out, text);
+    out
+}
+
 /// Makes the texts that are only formatted so far: before a lock is taken, because to format is to run code of others,
 /// which may write to the same span.
 pub(super) fn with_texts<R>(
@@ -133,7 +164,7 @@ pub(super) fn with_texts<R>(
     let texts: Vec<Option<String>> = attributes
         .iter()
         .map(|(_, value)| match value {
-            Value::Format(text) => Some(text.to_string()),
+            Value::Format(text) => Some(text_of(format_args!("{text}"))),
             _ => None,
         })
         .collect();
@@ -232,7 +263,7 @@ impl fmt::Debug for Value<'_> {
             Self::BoolArray(value) => value.fmt(f),
             Self::Array(value) => value.fmt(f),
             Self::Map(value) => f.debug_map().entries(value.iter().copied()).finish(),
-            Self::Format(value) => write!(f, "{:?}", value.to_string()),
+            Self::Format(value) => text_of(format_args!("{value}")).fmt(f),
         }
     }
 }

@@ -14,7 +14,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
 
-use super::attribute::Known;
+use super::attribute::{Known, text_of};
 use super::recorder::Recorder;
 use super::{Key, Scope, Value};
 use crate::clock::Anchor;
@@ -164,7 +164,7 @@ impl Recording {
     pub(crate) fn set_attribute_shared(&self, key: Key<'_>, value: Value<'_>) {
         if let Value::Format(text) = value {
             // To format is to run code of others, which may write to the same span: before the lock is taken.
-            return self.set_attribute_shared(key, Value::Str(&text.to_string()));
+            return self.set_attribute_shared(key, Value::Str(&text_of(format_args!("{text}"))));
         }
         self.with(|recorder, life| {
             if !recorder.is_ended() {

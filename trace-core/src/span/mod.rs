@@ -22,6 +22,8 @@ use std::time::SystemTime;
 use pin_project_lite::pin_project;
 
 pub use attribute::{Key, Value, display};
+#[cfg(feature = "tracing")]
+pub(crate) use attribute::{append, text_of};
 pub use builder::{SpanBuilder, span};
 pub(crate) use cell::{Life, Recording, SpanCell};
 pub use kind::{SpanKind, StatusCode};

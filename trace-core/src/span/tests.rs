@@ -895,3 +895,23 @@ fn formatted_texts_keep_to_the_memory_for_live_spans() {
     drop(live);
     assert_eq!(tracer.stats().started, 100);
 }
+
+#[test]
+fn a_display_that_fails_is_kept_as_far_as_it_came() {
+    struct Fails;
+    impl fmt::Display for Fails {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("so far")?;
+            Err(fmt::Error)
+        }
+    }
+    let tracer = Judged::new();
+    let mut span = tracer.span("fails").attribute("owned", display(&Fails));
+    span.context().clone().span().set_attribute("shared", display(&Fails));
+    span.add_event("event", &[("k".into(), display(&Fails))]);
+    span.end();
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "owned"), Some(&string("so far")));
+    assert_eq!(attribute(&read.attributes, "shared"), Some(&string("so far")));
+    assert_eq!(attribute(&read.events[0].attributes, "k"), Some(&string("so far")));
+}

@@ -7,12 +7,14 @@
 use std::borrow::Cow;
 use std::cell::Cell;
 use std::error::Error;
-use std::fmt::{self, Write};
+use std::fmt;
 use std::io;
 use std::ops::Range;
 
 use ::tracing::field::{Field, Visit};
 
+use crate::export::chunk::SPAN_BYTES_MAX;
+use crate::span::{append, text_of};
 use crate::{Key, Span, SpanKind, SpanRef, StatusCode, Value};
 
 const NAME: &str = "otel.name";
@@ -27,9 +29,6 @@ const EXCEPTION_MESSAGE: Key<'static> = Key::new("exception.message");
 
 /// The conventions' word for an error whose type is not known.
 pub(super) const OTHER: &str = "_OTHER";
-
-/// The most text of one value, in bytes: what a whole span may take.
-const TEXT_BYTES_MAX: usize = 64 * 1024;
 
 /// A buffer that grew beyond this is not kept for the next use.
 const KEPT_BYTES_MAX: usize = 8 * 1024;
@@ -61,30 +60,6 @@ impl Drop for Buffer {
     }
 }
 
-/// Appends the text of a value, as much of it as a span may hold. What a formatter wrote before it failed is
-/// kept.
-fn append(out: &mut String, text: fmt::Arguments<'_>) -> Range<usize> {
-    struct Bounded<'a> {
-        out: &'a mut String,
-        left: usize,
-    }
-    impl Write for Bounded<'_> {
-        fn write_str(&mut self, text: &str) -> fmt::Result {
-            let mut end = text.len().min(self.left);
-            while !text.is_char_boundary(end) {
-                end -= 1;
-            }
-            let kept = &text[..end];
-            self.out.push_str(kept);
-            self.left -= kept.len();
-            if kept.len() < text.len() { Err(fmt::Error) } else { Ok(()) }
-        }
-    }
-    let start = out.len();
-    let _ = Bounded { out, left: TEXT_BYTES_MAX }.write_fmt(text);
-    start..out.len()
-}
-
 /// What the sampler may see of a span: its name and kind.
 #[derive(Default)]
 pub(super) struct Head {
@@ -103,7 +78,7 @@ impl Visit for Head {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         if matches!(field.name(), NAME | KIND) {
-            self.record_str(field, &format!("{value:?}"));
+            self.record_str(field, &text_of(format_args!("{value:?}")));
         }
     }
 }
@@ -297,7 +272,7 @@ impl<T: Target> Visit for SpanFields<T> {
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        if self.is_special(field, &|| format!("{value:?}")) {
+        if self.is_special(field, &|| text_of(format_args!("{value:?}"))) {
             return;
         }
         match field.name() {
@@ -444,7 +419,7 @@ impl Visit for EventFields<'_> {
     }
 
     fn record_bytes(&mut self, field: &Field, value: &[u8]) {
-        let kept = &value[..value.len().min(TEXT_BYTES_MAX)];
+        let kept = &value[..value.len().min(SPAN_BYTES_MAX)];
         self.fields.push((field.name(), Collected::Bytes(kept.to_owned())));
     }
 

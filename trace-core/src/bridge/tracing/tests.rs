@@ -787,6 +787,31 @@ mod events {
         });
         assert_eq!(traced.all_spans().iter().filter(|span| span.name == "long").count(), 1);
     }
+
+    #[test]
+    fn a_formatter_that_fails_gives_what_it_wrote() {
+        struct Fails;
+        impl fmt::Debug for Fails {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("so far")?;
+                Err(fmt::Error)
+            }
+        }
+
+        let traced = Traced::new();
+        traced.run(|| {
+            let span = info_span!("first", otel.name = ?Fails, otel.kind = ?Fails, new = ?Fails, later = field::Empty,
+                otel.status_code = field::Empty);
+            span.record("later", field::debug(&Fails));
+            span.record("otel.status_code", field::debug(&Fails));
+            span.in_scope(|| info!(value = ?Fails, "event"));
+        });
+        let span = traced.one();
+        assert_eq!(span.name, "so far");
+        assert_eq!(span.attribute("new"), text("so far").as_ref());
+        assert_eq!(span.attribute("later"), text("so far").as_ref());
+        assert_eq!(attribute(&span.events[0], "value"), text("so far"));
+    }
 }
 
 mod log_lines {
