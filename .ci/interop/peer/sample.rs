@@ -74,8 +74,12 @@ fn every_kind_and_status() {
 
 fn crowded() {
     let mut span = trace_core::span("crowded").scope(&SCOPE).start();
-    for i in 0..CROWD {
-        span.set_attribute(&format!("key.{i}"), i);
+    let keys: Vec<String> = (0..CROWD).map(|i| format!("key.{i}")).collect();
+    let attributes: Vec<_> = keys.iter().map(|key| (key.into(), Value::I64(1))).collect();
+    span.add_event("crowded", &attributes);
+    span.add_link(elsewhere(TraceFlags::SAMPLED, true), &attributes);
+    for key in &keys {
+        span.set_attribute(key, 1);
         span.add_event("event", &[]);
         span.add_link(elsewhere(TraceFlags::SAMPLED, true), &[]);
     }
