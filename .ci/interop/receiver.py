@@ -1,4 +1,4 @@
-"""What a backend is: it takes OTLP over HTTP and gRPC, decodes it by Python's opentelemetry-proto, and keeps the spans."""
+"""A backend: it takes OTLP over HTTP and gRPC, decodes it by Python's opentelemetry-proto, and keeps the spans."""
 
 import gzip
 import threading
@@ -8,15 +8,18 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import grpc
 from google.protobuf.unknown_fields import UnknownFieldSet
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest, ExportTraceServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2_grpc import TraceServiceServicer, add_TraceServiceServicer_to_server
+from opentelemetry.proto.collector.trace.v1 import trace_service_pb2_grpc
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 
-PATIENCE = 10  # seconds to wait for spans that are to come
+PATIENCE = 20  # seconds to wait for an answer, or for spans that are to come
 
 Received = namedtuple("Received", "service resource scope span")
 
 
-class Receiver(TraceServiceServicer):
+class Receiver(trace_service_pb2_grpc.TraceServiceServicer):
     """`compression` is what it understands: "gzip", or "none" alone."""
 
     def __init__(self, compression):
@@ -30,7 +33,7 @@ class Receiver(TraceServiceServicer):
         # Of the algorithms of gRPC's core, the first is none. Which one a message came by, the core does not tell.
         algorithms = [("grpc.compression_enabled_algorithms_bitset", 0b001)] if compression == "none" else []
         self._grpc = grpc.server(ThreadPoolExecutor(4), options=algorithms)
-        add_TraceServiceServicer_to_server(self, self._grpc)
+        trace_service_pb2_grpc.add_TraceServiceServicer_to_server(self, self._grpc)
         self.endpoints = {
             "http/protobuf": f"http://127.0.0.1:{self._http.server_port}",
             "grpc": f"http://127.0.0.1:{self._grpc.add_insecure_port('127.0.0.1:0')}",

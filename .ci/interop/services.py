@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 import threading
 from collections import namedtuple
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +11,7 @@ import fastapi
 import grpc
 import requests
 import uvicorn
-from opentelemetry import baggage, propagate, trace
+from opentelemetry import baggage, trace
 from opentelemetry.exporter.otlp.proto.common.trace_encoder import encode_spans
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.instrumentation.grpc import client_interceptor, server_interceptor
@@ -22,8 +21,10 @@ from opentelemetry.instrumentation.utils import suppress_instrumentation
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor, SpanExporter
-from opentelemetry.sdk.trace.sampling import ParentBased, Decision, Sampler, SamplingResult
+from opentelemetry.sdk.trace.sampling import Decision, ParentBased, Sampler, SamplingResult
 from opentelemetry.trace import TraceState
+
+from receiver import PATIENCE
 from relay_pb2 import Passed, Route
 from relay_pb2_grpc import RelayServicer, RelayStub, add_RelayServicer_to_server
 
@@ -73,7 +74,7 @@ class PythonService(RelayServicer):
 
     def _note(self, headers):
         span_context = trace.get_current_span().get_span_context()
-        self.seen[span_context.trace_id.to_bytes(16)] = Seen(headers, span_context, baggage.get_all())
+        self.seen[span_context.trace_id.to_bytes(16, "big")] = Seen(headers, span_context, baggage.get_all())
 
 
 class RootSampler(Sampler):
@@ -108,13 +109,13 @@ def call(stops, headers={}):
     url, rest = stops[0], list(stops[1:])
     scheme, _, address = url.partition("://")
     if scheme == "http":
-        response = requests.post(url, json=rest, headers=headers)
+        response = requests.post(url, json=rest, headers=headers, timeout=PATIENCE)
         response.raise_for_status()
         return 1 + response.json()
     if scheme == "grpc":
         with grpc.insecure_channel(address) as channel:
             stub = RelayStub(intercept_channel(channel, client_interceptor()))
-            return 1 + stub.Pass(Route(stops=rest), metadata=list(headers.items())).stops
+            return 1 + stub.Pass(Route(stops=rest), metadata=list(headers.items()), timeout=PATIENCE).stops
     raise NoStop(url)
 
 
@@ -130,7 +131,7 @@ class RustService:
     def __init__(self, receiver, protocol, compression):
         environment = {
             "OTEL_SERVICE_NAME": "rust",
-            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=ci,service.name=overridden,note=50%25%2C%20k%C3%BChl",
+            "OTEL_RESOURCE_ATTRIBUTES": "deployment.environment.name=ci,note=50%25%2C%20k%C3%BChl,service.name=overridden",
             "OTEL_EXPORTER_OTLP_ENDPOINT": receiver.endpoints[protocol],
             "OTEL_EXPORTER_OTLP_PROTOCOL": protocol,
             "OTEL_EXPORTER_OTLP_COMPRESSION": compression,
@@ -146,5 +147,5 @@ class RustService:
 
     def stop(self):
         """Lets it end in good order, and returns its counters."""
-        counters, _ = self._process.communicate(timeout=20)
+        counters, _ = self._process.communicate(timeout=PATIENCE)
         return json.loads(counters)
