@@ -59,6 +59,10 @@ impl Chunk {
         size_of::<Self>() + span + wire::FIELD_HEAD_MAX + size_of::<FrameHeader>()
     }
 
+    /// The memory of the smallest chunk there is, in bytes: that of a span which just does not fit into one of full size,
+    /// which has room for many headers.
+    pub(crate) const MEMORY_MIN: usize = Self::oversize_memory(CHUNK_BYTES - wire::FIELD_HEAD_MAX + 1);
+
     /// Whether a span of this size fits into an empty chunk of full size.
     pub(crate) const fn fits(span: usize) -> bool {
         span + wire::FIELD_HEAD_MAX <= CHUNK_BYTES

@@ -104,7 +104,7 @@ static NEXT_HINT: AtomicUsize = AtomicUsize::new(0);
 impl Queue {
     pub(crate) fn new(limits: QueueLimits, slots: usize) -> Self {
         // Every chunk is accounted for in bytes; the rings only have to be long enough for the most there can be.
-        let chunks_max = (limits.chunk_bytes_max / Chunk::MEMORY).max(1);
+        let chunks_max = limits.chunk_bytes_max.max(Chunk::MEMORY) / Chunk::MEMORY_MIN;
         Self {
             slots: (0..slots.max(1).next_power_of_two()).map(|_| Slot::default()).collect(),
             overflow: SlotCounters::default(),
@@ -229,6 +229,11 @@ impl Queue {
     /// Whether memory for finished spans is nearly used up: new local roots should not be recorded, so that traces are
     /// lost whole.
     pub(crate) fn is_under_pressure(&self) -> bool {
+        if !self.pressure.load(Ordering::Relaxed) {
+            return false;
+        }
+        // While roots are shed nothing may end that would say otherwise.
+        self.update_pressure();
         self.pressure.load(Ordering::Relaxed)
     }
 
@@ -419,12 +424,11 @@ impl Queue {
         }
         let fresh = self.chunk_with(span, scope, local_root)?;
         if fresh.is_oversize() {
-            return self.seal(fresh);
+            self.seal(fresh);
+        } else if let Some(full) = inner.open.replace(fresh) {
+            self.seal(full);
         }
-        match inner.open.replace(fresh) {
-            Some(full) => self.seal(full),
-            None => Ok(()),
-        }
+        Ok(())
     }
 
     fn append_alone(&self, span: &[u8], scope: &'static Scope, local_root: bool) -> Result<(), DropReason> {
@@ -432,7 +436,7 @@ impl Queue {
             return Err(DropReason::ShutDown);
         }
         self.count_in()?;
-        self.seal(self.chunk_with(span, scope, local_root)?)?;
+        self.seal(self.chunk_with(span, scope, local_root)?);
         // The queue may have been closed meanwhile, and the worker have looked for the last time.
         if self.abandoned.load(Ordering::SeqCst) {
             self.lose_sealed();
@@ -443,11 +447,16 @@ impl Queue {
     /// Counts as lost what nobody will take.
     fn lose_sealed(&self) {
         while let Some(chunk) = self.sealed.pop() {
-            let spans = chunk.len() as u64;
-            self.overflow.queued.add_shared(spans.wrapping_neg());
-            self.overflow.dropped.of(DropReason::ShutDown).add_shared(spans);
-            self.chunk_bytes.fetch_sub(chunk.memory(), Ordering::Relaxed);
+            self.lose(&chunk, DropReason::ShutDown);
         }
+    }
+
+    /// Counts a chunk as lost whose spans are counted as queued.
+    fn lose(&self, chunk: &Chunk, reason: DropReason) {
+        let spans = chunk.len() as u64;
+        self.overflow.queued.add_shared(spans.wrapping_neg());
+        self.overflow.dropped.of(reason).add_shared(spans);
+        self.chunk_bytes.fetch_sub(chunk.memory(), Ordering::Relaxed);
     }
 
     /// Where the configuration bounds the queue in spans, takes the place of one.
@@ -478,7 +487,7 @@ impl Queue {
             self.free.pop().or_else(|| self.allocate_chunk(Chunk::MEMORY, Chunk::new))
         } else {
             debug_assert!(span.len() <= SPAN_BYTES_MAX);
-            self.allocate_chunk(Chunk::oversize_memory(span.len()), || Chunk::oversize(span.len()))
+            self.allocate_large_chunk(span.len())
         }
         .ok_or_else(|| self.uncount())?;
         self.update_pressure();
@@ -491,7 +500,7 @@ impl Queue {
         if self.limits.spans_max.is_some() {
             self.spans.fetch_sub(1, Ordering::Relaxed);
         }
-        self.pressure.store(true, Ordering::Relaxed);
+        self.update_pressure();
         DropReason::QueueFull
     }
 
@@ -504,20 +513,37 @@ impl Queue {
         Some(make())
     }
 
-    fn seal(&self, chunk: Box<Chunk>) -> Result<(), DropReason> {
-        // The ring is as long as there can be chunks of full size, and a larger one takes the place of several.
-        self.sealed.push(chunk).map_err(|_| DropReason::QueueFull)?;
+    /// A chunk for one large span, if need be by the memory of chunks that wait to be used.
+    #[cold]
+    fn allocate_large_chunk(&self, span: usize) -> Option<Box<Chunk>> {
+        loop {
+            let chunk = self.allocate_chunk(Chunk::oversize_memory(span), || Chunk::oversize(span));
+            if chunk.is_some() {
+                return chunk;
+            }
+            let unused = self.free.pop()?;
+            self.chunk_bytes.fetch_sub(unused.memory(), Ordering::Relaxed);
+        }
+    }
+
+    fn seal(&self, chunk: Box<Chunk>) {
+        // The ring is as long as there can be chunks, so that none is ever left.
+        if let Err(left) = self.sealed.push(chunk) {
+            debug_assert!(false, "there are more chunks than memory for them");
+            self.lose(&left, DropReason::QueueFull);
+        }
         if self.sealed.len() >= self.wake_at_chunks.load(Ordering::Relaxed) {
             self.waker.wake();
         }
-        Ok(())
     }
 
-    /// Above seven eighths of the memory in use, whole traces are shed before parts of traces are lost.
+    /// Above seven eighths of the memory in use, or without room for one more chunk, whole traces are shed before parts of
+    /// traces are lost.
     fn update_pressure(&self) {
         let free = self.free.len() * Chunk::MEMORY;
         let used = self.chunk_bytes.load(Ordering::Relaxed).saturating_sub(free);
-        let pressed = used > self.limits.chunk_bytes_max - self.limits.chunk_bytes_max / 8;
+        let max = self.limits.chunk_bytes_max;
+        let pressed = used > max.saturating_sub((max / 8).max(Chunk::MEMORY));
         if self.pressure.load(Ordering::Relaxed) != pressed {
             self.pressure.store(pressed, Ordering::Relaxed);
         }
@@ -593,6 +619,7 @@ fn slot_hint() -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chunk::CHUNK_BYTES;
     use super::*;
 
     #[test]
@@ -613,5 +640,71 @@ mod tests {
         drop(busy);
         assert_eq!(stats(), (0, 2));
         assert_eq!(queue.memory().0, 0);
+    }
+
+    /// A queue of so many slots, and room for so many bytes of chunks.
+    fn queue(chunk_bytes_max: usize, slots: usize) -> Queue {
+        Queue::new(QueueLimits { chunk_bytes_max, live_bytes_max: 1 << 20, spans_max: None }, slots)
+    }
+
+    /// The counts, which have to add up, and the spans taken.
+    fn take_all(queue: &Queue) -> Stats {
+        let mut taken = 0;
+        let mut take = |chunk: Box<Chunk>| {
+            taken += chunk.len() as u64;
+            queue.recycle(chunk);
+        };
+        while let Some(chunk) = queue.take_sealed() {
+            take(chunk);
+        }
+        queue.take_open(&mut take);
+        queue.export.taken.add(taken);
+        queue.export.exported.add(taken);
+        let mut stats = Stats::default();
+        queue.read(&mut stats);
+        assert!(stats.is_balanced(), "{stats}");
+        assert_eq!(stats.queued, 0, "{stats}");
+        stats
+    }
+
+    #[test]
+    fn as_many_large_spans_as_memory_holds_are_all_counted() {
+        let queue = queue(1 << 20, 2);
+        for _ in 0..300 {
+            queue.put(&[7; CHUNK_BYTES], Scope::UNNAMED);
+        }
+        assert!(queue.memory().0 <= 1 << 20);
+        let stats = take_all(&queue);
+        assert!(stats.exported > 100, "{stats}");
+        assert_eq!(queue.memory().0, 0);
+    }
+
+    #[test]
+    fn a_large_span_takes_the_memory_of_chunks_that_nobody_uses() {
+        let queue = queue(200_000, 2);
+        while {
+            queue.put(&[7; 1000], Scope::UNNAMED);
+            !queue.is_under_pressure()
+        } {}
+        for _ in 0..100 {
+            queue.put(&[7; 1000], Scope::UNNAMED);
+        }
+        let before = take_all(&queue);
+        assert!(!queue.is_under_pressure());
+        queue.put(&[7; SPAN_BYTES_MAX], Scope::UNNAMED);
+        assert!(!queue.is_under_pressure(), "nothing is in use but the one span");
+        assert_eq!(take_all(&queue).exported, before.exported + 1);
+    }
+
+    #[test]
+    fn pressure_ends_where_nothing_is_in_use() {
+        // Too little for one large span.
+        let queue = queue(40_000, 2);
+        queue.put(&[7; SPAN_BYTES_MAX], Scope::UNNAMED);
+        assert_eq!(take_all(&queue).dropped.count(DropReason::QueueFull), 1);
+        assert!(!queue.is_under_pressure());
+        // Nor is it left behind by a thread that was slow to say so.
+        queue.pressure.store(true, Ordering::Relaxed);
+        assert!(!queue.is_under_pressure());
     }
 }
