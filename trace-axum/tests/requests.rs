@@ -83,7 +83,7 @@ async fn every_attribute_of_a_request_is_there_and_has_its_type() {
     assert_eq!(number(&span, "http.response.status_code"), 200);
     assert_eq!(text(&span, "http.route"), "/orders/{id}");
     assert_eq!(text(&span, "network.peer.address"), "127.0.0.1");
-    assert_eq!(number(&span, "network.peer.port"), client.port().into());
+    assert_eq!(number(&span, "network.peer.port"), i64::from(client.port()));
     assert_eq!(text(&span, "network.protocol.version"), "1.1");
     assert_eq!(text(&span, "server.address"), "shop.example");
     assert_eq!(number(&span, "server.port"), 8080);

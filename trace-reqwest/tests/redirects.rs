@@ -173,7 +173,7 @@ async fn secrets_stay_with_their_origin() {
     assert!(!format!("{:?}", seen.headers).contains("s3cret"), "{:?}", seen.headers);
     assert_eq!(seen.header("x-request-id"), Some("7"));
     let spans = traced.client_spans().await;
-    assert_eq!(number(&spans[2], "server.port"), Some(other.address.port().into()));
+    assert_eq!(number(&spans[2], "server.port"), Some(i64::from(other.address.port())));
     assert_eq!(seen.parent().1, spans[2].span_id);
 }
 

@@ -142,7 +142,7 @@ async fn a_status_of_400_and_more_is_an_error() {
         assert_eq!(client.get(server.url("/")).send().await.unwrap().status(), code);
     }
     for (span, code) in traced.client_spans().await.iter().zip(codes) {
-        assert_eq!(number(span, "http.response.status_code"), Some(code.into()));
+        assert_eq!(number(span, "http.response.status_code"), Some(i64::from(code)));
         assert_error(span, (code >= 400).then_some(&*code.to_string()));
     }
 }
@@ -314,7 +314,7 @@ async fn a_connection_that_is_used_again_is_known_by_its_address() {
     let spans = traced.client_spans().await;
     assert_eq!(spans.len(), 3);
     for span in &spans {
-        assert_eq!(number(span, "network.peer.port"), Some(server.address.port().into()));
+        assert_eq!(number(span, "network.peer.port"), Some(i64::from(server.address.port())));
         assert_eq!(number(span, "http.request.resend_count"), None);
     }
 }

@@ -77,7 +77,7 @@ async fn a_call_has_every_attribute_of_the_conventions() {
         assert_eq!(text(span, "rpc.system.name"), Some("grpc"));
         assert_eq!(text(span, "rpc.method"), Some(GET));
         assert_eq!(text(span, "server.address"), Some("127.0.0.1"));
-        assert_eq!(number(span, "server.port"), Some(world.address.port().into()));
+        assert_eq!(number(span, "server.port"), Some(i64::from(world.address.port())));
         assert_ended(span, "OK", None);
     }
     assert_eq!(text(server, "network.peer.address"), Some("127.0.0.1"));

@@ -116,7 +116,7 @@ async fn every_attribute_of_a_request_is_there_and_has_its_type() {
     assert_eq!(number(&span, "http.response.status_code"), 200);
     assert_eq!(text(&span, "network.protocol.version"), "1.1");
     assert_eq!(text(&span, "server.address"), "127.0.0.1");
-    assert_eq!(number(&span, "server.port"), server.port().into());
+    assert_eq!(number(&span, "server.port"), i64::from(server.port()));
     assert_eq!(text(&span, "url.full"), format!("http://REDACTED:REDACTED@{server}/200?token=REDACTED"));
 
     let came = came.lock().unwrap();
@@ -286,7 +286,7 @@ async fn a_request_that_names_its_server_in_host_has_a_whole_url() {
     client(layer).oneshot(request).await.unwrap();
     let span = traced.span().await;
     assert_eq!(text(&span, "url.full"), format!("http://{server}/200?a=REDACTED"));
-    assert_eq!(number(&span, "server.port"), server.port().into());
+    assert_eq!(number(&span, "server.port"), i64::from(server.port()));
 }
 
 #[tokio::test]
