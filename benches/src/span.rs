@@ -36,6 +36,8 @@ pub(crate) const BENCH: Bench = Bench {
                 Ratio::new("trace-core", "opentelemetry_sdk", 0.1).by(Clock::Process),
                 Ratio::new("trace-core", "fastrace", 0.1).by(Clock::Process),
                 Ratio::new("trace-core, two threads", "trace-core", 1.1),
+                Ratio::shown("fastrace, two threads", "fastrace"),
+                Ratio::shown("opentelemetry_sdk, two threads", "opentelemetry_sdk"),
             ],
         },
         Case {
@@ -68,6 +70,7 @@ pub(crate) const BENCH: Bench = Bench {
                 Ratio::new("trace-core", "fastrace", 0.15),
                 Ratio::new("trace-core", "opentelemetry_sdk", 0.15),
                 Ratio::new("trace-core", "tracing-opentelemetry", 0.15),
+                Ratio::shown("trace-core", "opentelemetry_sdk, attributes if recording"),
             ],
         },
     ],

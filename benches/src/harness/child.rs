@@ -16,9 +16,12 @@ pub(crate) struct Collector {
     pub(crate) endpoint: String,
 }
 
+/// Does the work that it is given, and measures it.
+type Measure<'a> = dyn FnMut(&mut dyn FnMut()) + 'a;
+
 /// One way to do the work, set up and ready.
 pub(crate) struct Subject {
-    burst: Box<dyn Fn(usize, &mut dyn FnMut(&mut dyn FnMut())) + Sync>,
+    burst: Box<dyn Fn(usize, &mut Measure<'_>) + Sync>,
     drain: Box<dyn Fn() + Sync>,
 }
 
@@ -48,7 +51,7 @@ impl Subject {
         self
     }
 
-    fn burst(&self, units: usize, measure: &mut dyn FnMut(&mut dyn FnMut())) {
+    fn burst(&self, units: usize, measure: &mut Measure<'_>) {
         (self.burst)(units, measure);
     }
 

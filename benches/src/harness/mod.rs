@@ -79,6 +79,11 @@ impl Ratio {
         Self { of, to, clock: Clock::Thread, at_most: Some(at_most) }
     }
 
+    /// A comparison without a goal.
+    pub(crate) const fn shown(of: &'static str, to: &'static str) -> Self {
+        Self { of, to, clock: Clock::Thread, at_most: None }
+    }
+
     pub(crate) const fn by(self, clock: Clock) -> Self {
         Self { clock, ..self }
     }
