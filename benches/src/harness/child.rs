@@ -19,9 +19,12 @@ pub(crate) struct Collector {
 /// Does the work that it is given, and measures it.
 type Measure<'a> = dyn FnMut(&mut dyn FnMut()) + 'a;
 
+/// Has a number of units measured.
+type Burst = dyn Fn(usize, &mut Measure<'_>) + Sync;
+
 /// One way to do the work, set up and ready.
 pub(crate) struct Subject {
-    burst: Box<dyn Fn(usize, &mut Measure<'_>) + Sync>,
+    burst: Box<Burst>,
     drain: Box<dyn Fn() + Sync>,
 }
 
