@@ -197,7 +197,8 @@ impl<'a> SpanBuilder<'a> {
         };
         cell.recorder().start(&pipeline.queue, &pipeline.limits, &start);
         let life = Life { pipeline, anchor, scope: self.scope, local_root };
-        Span::recorded(origin.into_context(span_context, Some(Recording::new(cell, life))))
+        let (own, lent) = Recording::new(cell, life);
+        Span::recorded(origin.into_context(span_context, Some(lent)), own)
     }
 }
 

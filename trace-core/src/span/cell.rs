@@ -1,8 +1,11 @@
 //! The memory of a live span: pooled, counted by its references, and taken back by the last one.
 //!
-//! A span's owner reaches the recorder without a lock for as long as nobody else holds a reference, which is nearly
-//! always: a context is moved, not cloned, when it becomes current. Whoever cloned the context (a handler that adds an
-//! attribute to its request's span) goes through a lock that only such writers of the same span ever meet at.
+//! A span holds two references: its own, by which it is ended, and the one in its context, which is lent to whoever works
+//! in the span. For as long as it has both and there is no third, which is nearly always, it reaches the recorder without
+//! a lock: a context is moved, not cloned, when it becomes current. Whoever cloned the context (a handler that adds an
+//! attribute to its request's span) goes through a lock that only such writers of the same span ever meet at. Where
+//! a context does not come back, because somebody drops guards in another order than scopes nest, the span is still its
+//! own.
 //!
 //! This is an `Arc` with two differences: the last owner hands the memory to the pipeline's pool, and uniqueness is
 //! told by one load, because there are no weak references.
@@ -78,18 +81,19 @@ pub(crate) struct Recording {
 }
 
 // SAFETY: a `Recording` gives shared access to its cell, whose fields are an atomic, `Life` (which is `Send` and `Sync`
-// and is written only while the cell is a `Box`) and a mutex; and exclusive access only while it is the only reference.
+// and is written only while the cell is a `Box`) and a mutex; and exclusive access only to whoever has all references.
 unsafe impl Send for Recording {}
 // SAFETY: as above.
 unsafe impl Sync for Recording {}
 
 impl Recording {
-    /// The first reference to a cell.
+    /// The first two references to a cell: the span's own, and that of its context.
     #[inline]
-    pub(crate) fn new(mut cell: Box<SpanCell>, life: Life) -> Self {
-        *cell.references.get_mut() = 1;
+    pub(crate) fn new(mut cell: Box<SpanCell>, life: Life) -> (Self, Self) {
+        *cell.references.get_mut() = 2;
         cell.life = Some(life);
-        Self { cell: NonNull::from(Box::leak(cell)) }
+        let cell = NonNull::from(Box::leak(cell));
+        (Self { cell }, Self { cell })
     }
 
     #[inline]
@@ -100,68 +104,52 @@ impl Recording {
 
     #[inline]
     pub(crate) fn life(&self) -> &Life {
-        self.cell().life.as_ref().expect("a cell with references lives")
+        self.cell().life()
     }
 
-    /// The recorder, without a lock when this is the only reference.
-    #[inline]
-    pub(crate) fn with_mut<R>(&mut self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
-        if self.is_unique() {
-            // SAFETY: this is the only reference, and it is borrowed exclusively, so that it cannot be cloned while
-            // the recorder is in use.
-            let cell = unsafe { self.cell.as_mut() };
-            let life = cell.life.expect("a cell with references lives");
-            return f(cell.recorder(), &life);
-        }
-        self.with(f)
-    }
-
-    /// Sets an attribute: what is done most. A key that is not set yet, with a short value, on a span that nobody else
-    /// looks at, is written here and now; all else is a call, whose arguments go in registers so that the constants of
-    /// what is inlined stay constants.
-    #[inline(always)]
-    pub(crate) fn set_attribute(&mut self, key: Key<'_>, value: Value<'_>) {
-        match value {
-            Value::Str(text) => {
-                if !self.try_short(key, Value::Str(text)) {
-                    self.alias().set_text(key.as_str(), key.known_as(), text);
-                }
-            }
-            Value::I64(number) => {
-                if !self.try_short(key, Value::I64(number)) {
-                    self.alias().set_number(key.as_str(), key.known_as(), number);
-                }
-            }
-            other => self.set_other(key, other),
-        }
-    }
-
-    #[inline(always)]
-    fn try_short(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
-        if !self.is_unique() {
-            return false;
-        }
-        // SAFETY: as in `with_mut`.
-        let cell = unsafe { self.cell.as_mut() };
-        cell.recorder().try_short(key, value)
-    }
-
-    /// The same reference once more, for a call: passed by value, it leaves its owner in registers.
-    #[inline(always)]
-    fn alias(&mut self) -> Alias<'_> {
-        Alias { recording: ManuallyDrop::new(Self { cell: self.cell }), exclusive: PhantomData }
-    }
-
-    fn set_other(&mut self, key: Key<'_>, value: Value<'_>) {
-        if self.is_unique() {
-            self.with_mut(|recorder, life| recorder.set_attribute(&life.pipeline.queue, key, value));
-        } else {
-            self.set_attribute_shared(key, value);
-        }
-    }
-
-    /// As [`set_attribute`](Self::set_attribute), behind the lock.
+    /// As [`Owned::set_attribute`], behind the lock.
     pub(crate) fn set_attribute_shared(&self, key: Key<'_>, value: Value<'_>) {
+        self.cell().set_attribute_shared(key, value);
+    }
+
+    /// The recorder, behind its lock.
+    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
+        self.cell().with(f)
+    }
+
+    /// The span of which this is the own reference, and `lent` the one in its context, to write to.
+    #[inline(always)]
+    pub(crate) fn owned<'a>(&'a mut self, lent: &'a mut Option<Self>) -> Owned<'a> {
+        Owned { cell: self.cell, is_sole: self.is_sole(lent), exclusive: PhantomData }
+    }
+
+    /// The cell itself, when this and `lent` were the only references.
+    #[inline]
+    pub(crate) fn into_sole(self, lent: Option<Self>) -> Result<Box<SpanCell>, (Self, Option<Self>)> {
+        if !self.is_sole(&lent) {
+            return Err((self, lent));
+        }
+        let both = ManuallyDrop::new((self, lent));
+        // SAFETY: the cell came from a `Box` in `new`, nobody else refers to it, and neither of both is dropped.
+        Ok(unsafe { Box::from_raw(both.0.cell.as_ptr()) })
+    }
+
+    /// Whether this and `lent` are all references.
+    #[inline(always)]
+    fn is_sole(&self, lent: &Option<Self>) -> bool {
+        lent.as_ref().is_some_and(|lent| lent.cell == self.cell)
+            // Acquire: what the other references wrote before they were dropped is seen from here on.
+            && self.cell().references.load(Ordering::Acquire) == 2
+    }
+}
+
+impl SpanCell {
+    #[inline]
+    fn life(&self) -> &Life {
+        self.life.as_ref().expect("a cell with references lives")
+    }
+
+    fn set_attribute_shared(&self, key: Key<'_>, value: Value<'_>) {
         if let Value::Format(text) = value {
             // To format is to run code of others, which may write to the same span: before the lock is taken.
             return self.set_attribute_shared(key, Value::Str(&text_of(format_args!("{text}"))));
@@ -173,45 +161,92 @@ impl Recording {
         });
     }
 
-    /// The recorder, behind its lock.
-    pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
-        let mut recorder = self.cell().recorder.lock().unwrap_or_else(PoisonError::into_inner);
+    fn with<R>(&self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
+        let mut recorder = self.recorder.lock().unwrap_or_else(PoisonError::into_inner);
         f(&mut recorder, self.life())
-    }
-
-    /// The cell itself, when this was the only reference.
-    #[inline]
-    pub(crate) fn into_unique(self) -> Result<Box<SpanCell>, Self> {
-        if !self.is_unique() {
-            return Err(self);
-        }
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the cell came from a `Box` in `new`, nobody else refers to it, and `this` is not dropped.
-        Ok(unsafe { Box::from_raw(this.cell.as_ptr()) })
-    }
-
-    #[inline]
-    fn is_unique(&self) -> bool {
-        // Acquire: what the other references wrote before they were dropped is seen from here on.
-        self.cell().references.load(Ordering::Acquire) == 1
     }
 }
 
-/// A [`Recording`] that is borrowed exclusively, and not counted.
-struct Alias<'a> {
-    recording: ManuallyDrop<Recording>,
+/// A live span whose two references are both borrowed exclusively, so that none is cloned meanwhile. It is passed by value,
+/// which leaves them where they are: in registers.
+pub(crate) struct Owned<'a> {
+    cell: NonNull<SpanCell>,
+    /// Whether there is no third reference.
+    is_sole: bool,
     exclusive: PhantomData<&'a mut Recording>,
 }
 
-impl Alias<'_> {
-    #[inline(never)]
-    fn set_text(mut self, key: &str, known: Option<Known>, text: &str) {
-        self.recording.set_other(Key::of(key, known), Value::Str(text));
+impl Owned<'_> {
+    /// The recorder, without a lock when nobody else refers to it.
+    #[inline]
+    pub(crate) fn with_mut<R>(mut self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
+        match self.sole() {
+            Some(cell) => {
+                let life = *cell.life();
+                f(cell.recorder(), &life)
+            }
+            None => self.shared().with(f),
+        }
+    }
+
+    /// Sets an attribute: what is done most. A key that is not set yet, with a short value, on a span that nobody else
+    /// looks at, is written here and now; all else is a call, whose arguments go in registers so that the constants of
+    /// what is inlined stay constants.
+    #[inline(always)]
+    pub(crate) fn set_attribute(mut self, key: Key<'_>, value: Value<'_>) {
+        match value {
+            Value::Str(text) => {
+                if !self.try_short(key, Value::Str(text)) {
+                    self.set_text(key.as_str(), key.known_as(), text);
+                }
+            }
+            Value::I64(number) => {
+                if !self.try_short(key, Value::I64(number)) {
+                    self.set_number(key.as_str(), key.known_as(), number);
+                }
+            }
+            other => self.set_other(key, other),
+        }
+    }
+
+    #[inline(always)]
+    fn try_short(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
+        self.sole().is_some_and(|cell| cell.recorder().try_short(key, value))
     }
 
     #[inline(never)]
-    fn set_number(mut self, key: &str, known: Option<Known>, number: i64) {
-        self.recording.set_other(Key::of(key, known), Value::I64(number));
+    fn set_text(self, key: &str, known: Option<Known>, text: &str) {
+        self.set_other(Key::of(key, known), Value::Str(text));
+    }
+
+    #[inline(never)]
+    fn set_number(self, key: &str, known: Option<Known>, number: i64) {
+        self.set_other(Key::of(key, known), Value::I64(number));
+    }
+
+    fn set_other(mut self, key: Key<'_>, value: Value<'_>) {
+        match self.sole() {
+            Some(cell) => {
+                let queue = &cell.life().pipeline.queue;
+                cell.recorder().set_attribute(queue, key, value);
+            }
+            None => self.shared().set_attribute_shared(key, value),
+        }
+    }
+
+    #[inline(always)]
+    fn sole(&mut self) -> Option<&mut SpanCell> {
+        if !self.is_sole {
+            return None;
+        }
+        // SAFETY: there is no reference but the two that are borrowed exclusively for as long as this lives, so that
+        // nobody else reaches the cell, or can come to.
+        Some(unsafe { self.cell.as_mut() })
+    }
+
+    fn shared(&self) -> &SpanCell {
+        // SAFETY: the cell lives as long as its references do, of which two are borrowed.
+        unsafe { self.cell.as_ref() }
     }
 }
 

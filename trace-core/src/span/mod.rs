@@ -58,8 +58,10 @@ use crate::semconv;
 /// is counted in the span's own `dropped_*_count`. A span whose end finds no memory is dropped and counted in
 /// [`Stats`](crate::Stats).
 pub struct Span {
-    /// The context of the span's work. It records exactly when the span is recorded.
+    /// The context of the span's work. It records when the span is recorded, unless it was lent and another came back.
     context: Context,
+    /// What records the span, if it is recorded.
+    recording: Option<Recording>,
 }
 
 /// A connection to a span of this or another trace that is not the parent.
@@ -74,7 +76,7 @@ impl Span {
     /// A span that is not recorded and stands in the given context.
     pub(crate) const fn inert(context: Context) -> Self {
         debug_assert!(context.recording.is_none());
-        Self { context }
+        Self { context, recording: None }
     }
 
     /// A span that records nothing and stands for the given context as it is: for a middleware that leaves a request out,
@@ -90,9 +92,9 @@ impl Span {
         Self::inert(Context { recording: None, ..context })
     }
 
-    pub(crate) const fn recorded(context: Context) -> Self {
+    pub(crate) const fn recorded(context: Context, recording: Recording) -> Self {
         debug_assert!(context.recording.is_some());
-        Self { context }
+        Self { context, recording: Some(recording) }
     }
 
     /// Sets an attribute. A key that is set already gets the new value.
@@ -115,8 +117,8 @@ impl Span {
     /// Sets an attribute. A key that is set already gets the new value.
     #[inline(always)]
     pub fn set_attribute<'a>(&mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) {
-        if let Some(recording) = &mut self.context.recording {
-            recording.set_attribute(key.into(), value.into());
+        if let Some(recording) = &mut self.recording {
+            recording.owned(&mut self.context.recording).set_attribute(key.into(), value.into());
         }
     }
 
@@ -195,7 +197,7 @@ impl Span {
     /// Whether what is set here will be seen by anybody.
     #[inline]
     pub const fn is_recording(&self) -> bool {
-        self.context.recording.is_some()
+        self.recording.is_some()
     }
 
     /// The context of the span's work: what is sent downstream, and what children are started in.
@@ -215,8 +217,8 @@ impl Span {
 
     /// Ends the span at a time that was measured elsewhere. An end before the start becomes the start.
     pub fn end_at(mut self, time: SystemTime) {
-        if let Some(recording) = self.context.recording.take() {
-            recording.end(clock::unix_nanos(time));
+        if let Some(recording) = self.recording.take() {
+            recording.end(self.context.recording.take(), clock::unix_nanos(time));
         }
     }
 
@@ -267,17 +269,17 @@ impl Span {
 
     #[inline]
     fn record(&mut self, f: impl FnOnce(&mut Recorder, &Life)) {
-        if let Some(recording) = &mut self.context.recording {
-            recording.with_mut(f);
+        if let Some(recording) = &mut self.recording {
+            recording.owned(&mut self.context.recording).with_mut(f);
         }
     }
 }
 
 impl Drop for Span {
     fn drop(&mut self) {
-        if let Some(recording) = self.context.recording.take() {
+        if let Some(recording) = self.recording.take() {
             let anchor = recording.life().anchor;
-            recording.end(anchor.unix_nanos(anchor.ticks()));
+            recording.end(self.context.recording.take(), anchor.unix_nanos(anchor.ticks()));
         }
     }
 }
@@ -308,16 +310,17 @@ impl Life {
 }
 
 impl Recording {
-    /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it.
+    /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it. `lent` is
+    /// the reference in the span's context.
     #[inline(never)]
-    fn end(self, unix_nanos: u64) {
+    fn end(self, lent: Option<Self>, unix_nanos: u64) {
         let queue = &self.life().pipeline.queue;
-        match self.into_unique() {
+        match self.into_sole(lent) {
             Ok(mut cell) => {
                 cell.recorder().end(unix_nanos);
                 queue.end_and_recycle(cell);
             }
-            Err(shared) => shared.with(|recorder, life| {
+            Err((shared, _lent)) => shared.with(|recorder, life| {
                 recorder.end(unix_nanos);
                 queue.end(recorder.bytes(), life);
             }),

@@ -915,3 +915,68 @@ fn a_display_that_fails_is_kept_as_far_as_it_came() {
     assert_eq!(attribute(&read.attributes, "shared"), Some(&string("so far")));
     assert_eq!(attribute(&read.events[0].attributes, "k"), Some(&string("so far")));
 }
+
+#[test]
+fn a_guard_that_outlives_its_scope_costs_no_span() {
+    let tracer = Judged::new();
+    let other = tracer.span("other").start();
+    let mut span = tracer.span("scope").start();
+    let guard = span.enter(|| other.context().clone().attach());
+    span.set_attribute("mine", true);
+    span.end();
+    drop(guard);
+    drop(other);
+    drop(Context::current());
+    let spans = tracer.spans();
+    let names: Vec<_> = spans.iter().map(|span| span.name.as_str()).collect();
+    assert_eq!(names, ["scope", "other"]);
+    assert!(attribute(&spans[0].attributes, "mine").is_some());
+    assert_eq!(tracer.stats().live, 0);
+}
+
+#[test]
+fn a_guard_that_is_dropped_in_an_inner_scope_costs_no_span() {
+    let tracer = Judged::new();
+    let other = tracer.span("other").start();
+    let mut span = tracer.span("scope").start();
+    let guard = other.context().clone().attach();
+    span.enter(|| drop(guard));
+    span.set_attribute("mine", true);
+    span.end();
+    other.end();
+    let spans = tracer.spans();
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    assert!(attribute(&spans[0].attributes, "mine").is_some());
+    assert_eq!(tracer.stats().live, 0);
+}
+
+#[test]
+fn futures_that_keep_guards_between_their_polls_cost_no_span() {
+    let tracer = Judged::new();
+    let waker = task::Waker::noop();
+    let step = |name: &'static str| {
+        let tracer = tracer.0;
+        let mut yielded = false;
+        tracer.span(name).run(async move {
+            let other = tracer.span("other").root().start();
+            let _guard = other.context().clone().attach();
+            std::future::poll_fn(|_| {
+                if std::mem::replace(&mut yielded, true) { Poll::Ready(()) } else { Poll::Pending }
+            })
+            .await;
+            Context::current().span().set_attribute("late", true);
+        })
+    };
+    // One is polled to its end, one is dropped on its way, and their guards are dropped in the order of their making.
+    let (mut one, mut two) = (Box::pin(step("one")), Box::pin(step("two")));
+    let cx = &mut task::Context::from_waker(waker);
+    assert!(one.as_mut().poll(cx).is_pending());
+    assert!(two.as_mut().poll(cx).is_pending());
+    assert!(one.as_mut().poll(cx).is_ready());
+    drop((two, one));
+    drop(Context::current());
+    let mut names: Vec<_> = tracer.spans().into_iter().map(|span| span.name).collect();
+    names.sort_unstable();
+    assert_eq!(names, ["one", "other", "other", "two"]);
+    assert_eq!(tracer.stats().live, 0);
+}

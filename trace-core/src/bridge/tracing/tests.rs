@@ -789,6 +789,26 @@ mod events {
     }
 
     #[test]
+    fn tasks_of_one_thread_that_stay_entered_between_their_polls_cost_no_span() {
+        let traced = Traced::new();
+        let tracer = traced.tracer;
+        let task = |name: &'static str| {
+            tracer.span(name).run(async move {
+                let span = info_span!("inner");
+                // What `tracing` warns of.
+                let _entered = span.enter();
+                tokio::task::yield_now().await;
+                info!("still here");
+            })
+        };
+        traced.block_on(async { tokio::join!(task("one"), task("two"), task("three")) });
+        let mut names: Vec<_> = traced.all_spans().into_iter().map(|span| span.name).collect();
+        names.sort_unstable();
+        assert_eq!(names, ["inner", "inner", "inner", "one", "three", "two"]);
+        assert_eq!(tracer.stats().live, 0);
+    }
+
+    #[test]
     fn a_formatter_that_fails_gives_what_it_wrote() {
         struct Fails;
         impl fmt::Debug for Fails {
