@@ -305,3 +305,52 @@ impl fmt::Display for TooManyRedirects {
 }
 
 impl std::error::Error for TooManyRedirects {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_sent_again_has_the_time_that_is_left() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let mut request = Request::new(Method::GET, "http://shop.example/".parse().unwrap());
+        *request.timeout_mut() = Some(HOUR);
+        let template = Template::of(&mut request);
+        let since = Instant::now();
+        while since.elapsed().is_zero() {
+            std::hint::spin_loop();
+        }
+        let again = template.again().unwrap();
+        assert!(again.timeout().is_some_and(|left| *left < HOUR));
+        assert_eq!(request.timeout(), Some(&HOUR));
+    }
+
+    #[test]
+    fn no_page_that_was_encrypted_is_told_to_one_that_is_not() {
+        let url = |text: &str| Url::parse(text).unwrap();
+        for (from, to, referer) in [
+            ("https://a.example/b?c#d", "https://e.example/", Some("https://a.example/b?c")),
+            ("http://a.example/b", "https://e.example/", Some("http://a.example/b")),
+            ("http://me:pw@a.example/b", "http://e.example/", Some("http://a.example/b")),
+            ("https://a.example/b", "http://a.example/", None),
+        ] {
+            let told = referer_of(&url(from), &url(to));
+            assert_eq!(told.as_ref().map(|told| told.to_str().unwrap()), referer);
+        }
+        // What an earlier hop told is taken back.
+        let mut request = Request::new(Method::GET, url("https://a.example/"));
+        request.headers_mut().insert(REFERER, HeaderValue::from_static("https://a.example/secret"));
+        let mut template = Template::of(&mut request);
+        template.redirect(StatusCode::FOUND, &url("https://a.example/"), url("http://a.example/"), true);
+        assert!(!template.request.headers().contains_key(REFERER));
+    }
+
+    #[test]
+    fn an_origin_is_scheme_host_and_port() {
+        let crosses = |to: &str| crosses(&to.parse().unwrap(), &"https://a.example/b".parse().unwrap());
+        assert!(!crosses("https://a.example:443/c?d"));
+        assert!(crosses("http://a.example/b"));
+        assert!(crosses("https://a.example:444/b"));
+        assert!(crosses("https://b.a.example/b"));
+    }
+}

@@ -4,6 +4,7 @@
 
 mod common;
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{SOON, Server, Traced, answer, assert_error, number, redirect, status, text};
@@ -180,18 +181,20 @@ async fn secrets_stay_with_their_origin() {
 #[tokio::test]
 async fn a_way_back_does_not_bring_the_secrets_back() {
     let traced = Traced::start();
-    let other = std::sync::Arc::new(std::sync::OnceLock::<String>::new());
+    let other = Arc::new(std::sync::OnceLock::<String>::new());
     let target = other.clone();
     let server = Server::start(move |seen, _| match &*seen.path {
         "/" => redirect(302, target.get().unwrap()),
+        "/back" => redirect(302, "/again"),
         _ => status(200),
     })
     .await;
     let back = server.url("/back");
     let elsewhere = Server::start(move |_, _| redirect(302, &back)).await;
     other.set(elsewhere.url("/")).unwrap();
+    let cookies = Arc::new(Mutex::default());
     builder(&traced)
-        .with(Signer)
+        .with(Signer(cookies.clone()))
         .build()
         .unwrap()
         .get(server.url("/"))
@@ -201,13 +204,14 @@ async fn a_way_back_does_not_bring_the_secrets_back() {
         .unwrap();
     let seen = server.seen();
     assert_eq!((seen[0].header("cookie"), seen[0].header("authorization")), (Some("s3cret"), Some("s3cret")));
-    for seen in [&elsewhere.seen()[0], &seen[1]] {
+    for seen in [&elsewhere.seen()[0], &seen[1], &seen[2]] {
         assert_eq!((seen.header("cookie"), seen.header("authorization")), (None, None));
     }
+    assert_eq!(*cookies.lock().unwrap(), [true, false, false, false], "nor do middlewares see them");
 }
 
-/// Adds a secret to every request, as middlewares do that know of one server only.
-struct Signer;
+/// Adds a secret to every request, as middlewares do that know of one server only, and notes whether there was one.
+struct Signer(Arc<Mutex<Vec<bool>>>);
 
 impl Middleware for Signer {
     fn handle<'life0, 'life1, 'life2, 'async_trait>(
@@ -222,6 +226,7 @@ impl Middleware for Signer {
         'life2: 'async_trait,
         Self: 'async_trait,
     {
+        self.0.lock().unwrap().push(request.headers().contains_key(COOKIE));
         request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("s3cret"));
         next.run(request, extensions)
     }
