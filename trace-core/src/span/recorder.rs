@@ -62,9 +62,8 @@ const STATUS_CODE: u8 = varint_tag(3);
 const HAS_IS_REMOTE: u32 = 0x100;
 const IS_REMOTE: u32 = 0x200;
 
-/// What the end of a span may add beside the message of its status, so that there is always room for it: the time, the
-/// counts, and the status with its lengths.
-const END_BYTES: usize = 9 + 3 * 6 + 8;
+/// What the end of a span may add, so that there is always room for it: the time, the counts, and a status without message.
+const END_BYTES: usize = 9 + 3 * 6 + 4;
 
 /// The longest status message, in bytes: a sentence for a person, not a dump.
 const STATUS_MESSAGE_BYTES: usize = 1024;
@@ -108,8 +107,9 @@ pub(crate) struct Recorder {
     name: u32,
     /// Where the first attribute, event or link begins: from here on all fields are length-delimited.
     rest: u32,
+    /// Where the status's field begins, if it has a message; else it is written at the end.
+    described: u32,
     counts: Counts,
-    status_message: String,
 }
 
 #[derive(Clone, Copy, Default)]
@@ -140,8 +140,8 @@ impl Recorder {
             start_unix_nanos: 0,
             name: 0,
             rest: 0,
+            described: 0,
             counts: Counts::default(),
-            status_message: String::new(),
         }
     }
 
@@ -158,10 +158,10 @@ impl Recorder {
         self.bytes.clear();
         self.known = 0;
         self.keys = 0;
+        self.described = 0;
         self.counts = Counts::default();
-        if before > POOLED_BYTES_MAX || self.status_message.capacity() > 0 {
+        if before > POOLED_BYTES_MAX {
             self.bytes.shrink_to(BYTES);
-            self.status_message = String::new();
         }
         before - self.heap()
     }
@@ -331,12 +331,11 @@ impl Recorder {
         length_max: usize,
     ) -> bool {
         // How long the text will be is not known before it is there: memory is asked for while it comes.
-        let end_bytes = self.end_bytes();
         let mut room = |bytes: &mut Vec<u8>, wanted: usize| {
-            let room = |bytes: &Vec<u8>| (bytes.capacity() - bytes.len()).saturating_sub(end_bytes);
+            let room = |bytes: &Vec<u8>| (bytes.capacity() - bytes.len()).saturating_sub(END_BYTES);
             // As much as is wanted, or as a span may have.
             if room(bytes) < wanted {
-                let needed = bytes.len().saturating_add(wanted).saturating_add(end_bytes);
+                let needed = bytes.len().saturating_add(wanted).saturating_add(END_BYTES);
                 grow(bytes, queue, needed.min(SPAN_BYTES_MAX));
             }
             room(bytes)
@@ -464,11 +463,19 @@ impl Recorder {
             return;
         }
         self.counts.status = status;
-        self.status_message.clear();
+        if self.described != 0 {
+            self.remove(self.described as usize);
+            self.described = 0;
+        }
         if status == StatusCode::Error && !message.is_empty() {
             let message = cut_bytes(message, STATUS_MESSAGE_BYTES);
-            if self.reserve(queue, message.len()) {
-                self.status_message.push_str(message);
+            let content = len_field_len(message.len()) + 2;
+            if self.reserve(queue, len_field_len(content)) {
+                self.described = self.here();
+                put_head(&mut self.bytes, STATUS, content);
+                put_head(&mut self.bytes, STATUS_MESSAGE, message.len());
+                self.bytes.extend_from_slice(message.as_bytes());
+                self.bytes.extend_from_slice(&[STATUS_CODE, status as u8]);
             }
         }
     }
@@ -507,17 +514,8 @@ impl Recorder {
                 put_varint(out, u64::from(count));
             }
         }
-        if self.counts.status != StatusCode::Unset {
-            let message = match self.status_message.len() {
-                0 => 0,
-                len => len_field_len(len),
-            };
-            put_head(out, STATUS, message + 2);
-            if message > 0 {
-                put_head(out, STATUS_MESSAGE, self.status_message.len());
-                out.extend_from_slice(self.status_message.as_bytes());
-            }
-            out.extend_from_slice(&[STATUS_CODE, self.counts.status as u8]);
+        if self.counts.status != StatusCode::Unset && self.described == 0 {
+            out.extend_from_slice(&[STATUS, 2, STATUS_CODE, self.counts.status as u8]);
         }
     }
 
@@ -535,18 +533,12 @@ impl Recorder {
 
     #[inline(always)]
     fn has_room(&self, bytes: usize) -> bool {
-        bytes + self.end_bytes() <= self.bytes.capacity() - self.bytes.len()
-    }
-
-    /// The room to keep for what the end adds.
-    #[inline(always)]
-    fn end_bytes(&self) -> usize {
-        END_BYTES + self.status_message.len()
+        bytes + END_BYTES <= self.bytes.capacity() - self.bytes.len()
     }
 
     #[cold]
     fn grow(&mut self, queue: &Queue, bytes: usize) -> bool {
-        let needed = self.bytes.len().saturating_add(bytes).saturating_add(self.end_bytes());
+        let needed = self.bytes.len().saturating_add(bytes).saturating_add(END_BYTES);
         grow(&mut self.bytes, queue, needed)
     }
 
@@ -568,7 +560,7 @@ impl Recorder {
     fn remove(&mut self, start: usize) {
         let (len, _) = field_at(&self.bytes[start..]);
         self.bytes.drain(start..start + len);
-        for later in [&mut self.name, &mut self.rest] {
+        for later in [&mut self.name, &mut self.rest, &mut self.described] {
             if *later as usize > start {
                 *later -= len as u32;
             }

@@ -611,6 +611,7 @@ enum Change {
     Name(String),
     Event(String, Vec<(String, Owned)>),
     Status(u8),
+    Describe(String),
 }
 
 #[derive(Clone, Debug)]
@@ -677,6 +678,7 @@ fn change() -> impl Strategy<Value = Change> {
         1 => (".{1,20}", proptest::collection::vec(("[a-z]{1,9}", value()), 0..4))
             .prop_map(|(name, attributes)| Change::Event(name, attributes)),
         1 => (0..3u8).prop_map(Change::Status),
+        1 => ".{1,200}".prop_map(Change::Describe),
     ]
 }
 
@@ -697,7 +699,7 @@ proptest! {
         let tracer = Judged::new();
         let mut span = tracer.span("start").start();
         let (mut name, mut attributes, mut events) = ("start".to_owned(), BTreeMap::new(), Vec::new());
-        let mut status = 0;
+        let (mut status, mut description) = (0, String::new());
         for change in &changes {
             match change {
                 Change::Set(key, how, value) => {
@@ -739,6 +741,14 @@ proptest! {
                     span.set_status([StatusCode::Unset, StatusCode::Ok, StatusCode::Error][usize::from(*code)]);
                     if status != 1 && *code != 0 {
                         status = i32::from(*code);
+                        description.clear();
+                    }
+                }
+                Change::Describe(text) => {
+                    span.set_error_description(text);
+                    if status != 1 {
+                        status = 2;
+                        description.clone_from(text);
                     }
                 }
             }
@@ -756,7 +766,8 @@ proptest! {
             (event.name.clone(), attributes)
         }).collect();
         prop_assert_eq!(read_events, events);
-        prop_assert_eq!(read.status.map_or(0, |status| status.code), status);
+        let read_status = read.status.unwrap_or_default();
+        prop_assert_eq!((read_status.code, read_status.message), (status, description));
         prop_assert_eq!(read.dropped_attributes_count + read.dropped_events_count, 0);
     }
 }
