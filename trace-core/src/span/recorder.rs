@@ -291,7 +291,7 @@ impl Recorder {
         let is_short = (1..=SHORT).contains(&name.len());
         let put = (is_short && self.put_short(name, value)) || self.put_attribute(queue, name, &value);
         if !put {
-            self.counts.dropped_attributes += 1;
+            self.counts.dropped_attributes = self.counts.dropped_attributes.saturating_add(1);
             return;
         }
         match key.known_as() {
@@ -352,7 +352,7 @@ impl Recorder {
         attributes: &[(Key<'_>, Value<'_>)],
     ) {
         if self.counts.events as usize >= limits.event_count {
-            self.counts.dropped_events += 1;
+            self.counts.dropped_events = self.counts.dropped_events.saturating_add(1);
             return;
         }
         let name = cut_bytes(name, NAME_BYTES);
@@ -377,13 +377,13 @@ impl Recorder {
         if put {
             self.counts.events += 1;
         } else {
-            self.counts.dropped_events += 1;
+            self.counts.dropped_events = self.counts.dropped_events.saturating_add(1);
         }
     }
 
     pub(crate) fn add_link(&mut self, queue: &Queue, limits: &SpanLimits, link: &Link<'_>) {
         if self.counts.links as usize >= limits.link_count {
-            self.counts.dropped_links += 1;
+            self.counts.dropped_links = self.counts.dropped_links.saturating_add(1);
             return;
         }
         let trace_state = if link.trace_state.len() <= TRACE_STATE_BYTES { link.trace_state } else { "" };
@@ -414,7 +414,7 @@ impl Recorder {
         if put {
             self.counts.links += 1;
         } else {
-            self.counts.dropped_links += 1;
+            self.counts.dropped_links = self.counts.dropped_links.saturating_add(1);
         }
     }
 
