@@ -40,6 +40,21 @@
 //! A call that is made outside of any span starts a trace with each of its attempts. Give it a span to be in
 //! ([`trace_core::span`]), and they are siblings in one.
 //!
+//! # The template of a URL
+//!
+//! Spans are named by their method alone, because a path may hold anything. A request that comes with the template of its
+//! path is named by it too, here `GET /items/{id}`. The template holds for the request and its retries, but not for where the
+//! server redirects it to.
+//!
+//! ```no_run
+//! use trace_reqwest::UrlTemplate;
+//!
+//! # async fn example(client: trace_reqwest::reqwest_middleware::ClientWithMiddleware) -> Result<(), Box<dyn std::error::Error>> {
+//! client.get("http://inventory:8080/items/7").with_extension(UrlTemplate("/items/{id}")).send().await?;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # What a span tells
 //!
 //! | attribute | |
@@ -93,7 +108,8 @@ mod follow;
 mod middleware;
 
 pub use builder::{Builder, builder, client};
-pub use middleware::{TraceMiddleware, UrlTemplate};
+pub use middleware::TraceMiddleware;
 pub use reqwest;
 pub use reqwest_middleware;
+pub use trace_tower::client::UrlTemplate;
 pub use trace_tower::conventions::{KnownMethods, QueryRedaction};

@@ -14,6 +14,7 @@ use trace_core::semconv::{
     URL_TEMPLATE,
 };
 use trace_core::{Context, Scope, Span, SpanKind, Tracer, display};
+use trace_tower::client::UrlTemplate;
 use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, SpanName, protocol_version};
 
 use crate::error_type::error_type;
@@ -42,21 +43,6 @@ pub struct TraceMiddleware {
     redaction: QueryRedaction,
     place: Place,
 }
-
-/// The template of the path that a request calls, for `url.template` and the span's name (`GET /items/{id}`).
-///
-/// It is given with the request, and holds for it and its retries, but not for where the server redirects it to.
-///
-/// ```no_run
-/// use trace_reqwest::UrlTemplate;
-///
-/// # async fn example(client: reqwest_middleware::ClientWithMiddleware) -> reqwest_middleware::Result<()> {
-/// client.get("http://inventory:8080/items/7").with_extension(UrlTemplate("/items/{id}")).send().await?;
-/// # Ok(())
-/// # }
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct UrlTemplate(pub &'static str);
 
 /// Where the middleware stands in the stack, as far as it is known.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
