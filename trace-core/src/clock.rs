@@ -5,8 +5,8 @@
 //! local root takes the newest, and all spans below it use the same, so that the times of a trace agree with each
 //! other whatever the wall clock does, and no duration is negative.
 
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
+use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 /// A moment on both clocks, and how they run against each other.
@@ -52,7 +52,8 @@ impl Anchor {
 pub(crate) struct Clock {
     anchors: [Slot; SLOTS],
     newest: AtomicUsize,
-    calibration: OnceLock<Calibration>,
+    /// The publisher's.
+    calibration: Mutex<Option<Calibration>>,
 }
 
 /// How many anchors are kept: a reader would have to sleep for as many seconds between two loads to see one that is
@@ -76,9 +77,16 @@ impl Slot {
     }
 }
 
-/// The first reading of both clocks, against which the processor's counter is measured.
-#[derive(Debug)]
+/// How the processor's counter is measured: against the first reading of both clocks.
+#[derive(Clone, Copy, Debug)]
 struct Calibration {
+    first: Reading,
+    latest: Reading,
+}
+
+/// One moment on both clocks.
+#[derive(Clone, Copy, Debug)]
+struct Reading {
     processor: u64,
     monotonic: u64,
 }
@@ -93,7 +101,7 @@ impl Clock {
         Self {
             anchors: std::array::from_fn(|_| Slot::new(anchor)),
             newest: AtomicUsize::new(0),
-            calibration: OnceLock::new(),
+            calibration: Mutex::new(None),
         }
     }
 
@@ -130,18 +138,61 @@ impl Clock {
     }
 
     fn measure(&self) -> Anchor {
+        let mut calibration = self.calibration.lock().unwrap_or_else(PoisonError::into_inner);
         if !processor_is_trusted() {
+            *calibration = None;
             return Anchor::now();
         }
-        let (processor, monotonic) = (processor_ticks(), monotonic_nanos());
-        let first = self.calibration.get_or_init(|| Calibration { processor, monotonic });
-        let nanos = monotonic.saturating_sub(first.monotonic);
-        let ticks = processor.saturating_sub(first.processor);
-        if Duration::from_nanos(nanos) < CALIBRATION || ticks == 0 {
-            return Anchor::now();
+        let now = Reading::now();
+        match calibration.get_or_insert(Calibration::new(now)).rate(now) {
+            Some(rate) => Anchor {
+                ticks: processor_ticks(),
+                unix_nanos: unix_nanos(SystemTime::now()),
+                rate: rate | PROCESSOR,
+            },
+            None => Anchor::now(),
         }
-        let rate = ((u128::from(nanos) << 32) / u128::from(ticks)) as u64;
-        Anchor { ticks: processor_ticks(), unix_nanos: unix_nanos(SystemTime::now()), rate: rate | PROCESSOR }
+    }
+}
+
+impl Calibration {
+    const fn new(now: Reading) -> Self {
+        Self { first: now, latest: now }
+    }
+
+    /// The rate of the processor's counter, as in an [`Anchor`]; `None` as long as it is not known.
+    ///
+    /// It is measured anew from here on when the clocks have come apart since the latest reading: while the machine sleeps,
+    /// the monotonic clock stands still and the counter goes on, or begins anew. So have they when a reading was
+    /// interrupted between the two.
+    fn rate(&mut self, now: Reading) -> Option<u64> {
+        let (all, recent) = (now.rate_since(self.first), now.rate_since(self.latest));
+        self.latest = now;
+        if now.monotonic.saturating_sub(self.first.monotonic) < CALIBRATION.as_nanos() as u64 {
+            return None;
+        }
+        match (all, recent) {
+            // Whatever sets the system's time makes its clocks faster or slower by less than that.
+            (Some(all), Some(recent)) if recent.abs_diff(all) <= all / 8 => Some(all),
+            _ => {
+                self.first = now;
+                None
+            }
+        }
+    }
+}
+
+impl Reading {
+    fn now() -> Self {
+        Self { processor: processor_ticks(), monotonic: monotonic_nanos() }
+    }
+
+    /// Nanoseconds a tick, in units of 2⁻³², since an earlier reading.
+    fn rate_since(self, earlier: Self) -> Option<u64> {
+        let nanos = self.monotonic.checked_sub(earlier.monotonic)?;
+        let ticks = self.processor.checked_sub(earlier.processor)?;
+        let rate = (u128::from(nanos) << 32).checked_div(u128::from(ticks))?;
+        u64::try_from(rate).ok().filter(|rate| rate & PROCESSOR == 0)
     }
 }
 
@@ -171,12 +222,12 @@ fn processor_ticks() -> u64 {
 }
 
 /// Whether the kernel keeps time by the processor's counter: then the counter runs at one rate on all cores, in sleep
-/// and under every load. The kernel watches over that and changes its clock source when it does not hold.
+/// and under every load. The kernel watches over that and changes its clock source when it does not hold, so it is asked
+/// each time.
 #[cfg(all(target_arch = "x86_64", target_os = "linux"))]
 fn processor_is_trusted() -> bool {
-    static TRUSTED: OnceLock<bool> = OnceLock::new();
     const CLOCK_SOURCE: &str = "/sys/devices/system/clocksource/clocksource0/current_clocksource";
-    *TRUSTED.get_or_init(|| std::fs::read_to_string(CLOCK_SOURCE).is_ok_and(|source| source.trim() == "tsc"))
+    std::fs::read_to_string(CLOCK_SOURCE).is_ok_and(|source| source.trim() == "tsc")
 }
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -229,6 +280,50 @@ mod tests {
         assert_eq!(anchor.unix_nanos(1000), 1_000_000);
         assert_eq!(anchor.unix_nanos(1010), 1_000_020);
         assert_eq!(anchor.unix_nanos(990), 999_980);
+    }
+
+    /// What a counter of two ticks a nanosecond and a clock show, each so many nanoseconds after its start.
+    fn reading(processor: Duration, monotonic: Duration) -> Reading {
+        Reading { processor: 2 * processor.as_nanos() as u64, monotonic: monotonic.as_nanos() as u64 }
+    }
+
+    #[test]
+    fn the_counter_is_measured_anew_when_the_machine_has_slept() {
+        let second = |seconds| Duration::from_secs(seconds);
+        let mut calibration = Calibration::new(reading(second(5), second(5)));
+        for n in 6..3_600 {
+            assert_eq!(calibration.rate(reading(second(n), second(n))), Some(ONE / 2));
+        }
+        // Eight hours, of which the one clock knows a second.
+        assert_eq!(calibration.rate(reading(second(32_400), second(3_600))), None);
+        assert_eq!(calibration.rate(reading(second(32_401), second(3_601))), Some(ONE / 2));
+        // Or it began anew.
+        assert_eq!(calibration.rate(reading(second(1), second(3_602))), None);
+        assert_eq!(calibration.rate(reading(second(2), second(3_603))), Some(ONE / 2));
+    }
+
+    #[test]
+    fn a_reading_that_was_interrupted_matters_for_a_second() {
+        let millis = Duration::from_millis;
+        let error =
+            |rate: Option<u64>| rate.expect("it is known").abs_diff(ONE / 2) as f64 / (ONE / 2) as f64;
+        // Between the two clocks, the thread lost its processor for ten milliseconds, the first time.
+        let mut calibration = Calibration::new(reading(millis(0), millis(10)));
+        assert!(error(calibration.rate(reading(millis(30), millis(30)))) < 0.34);
+        assert!(error(calibration.rate(reading(millis(1_030), millis(1_030)))) < 0.01);
+        // Half a second, later.
+        assert_eq!(calibration.rate(reading(millis(2_030), millis(2_530))), None);
+        assert!(error(calibration.rate(reading(millis(30_030), millis(30_030)))) < 0.02);
+        assert!(error(calibration.rate(reading(millis(60_030), millis(60_030)))) < 0.01);
+    }
+
+    #[test]
+    fn clocks_that_are_set_gently_keep_their_measure() {
+        let mut calibration = Calibration::new(reading(Duration::ZERO, Duration::ZERO));
+        for n in 1..100 {
+            let slow = Duration::from_millis(1_000 * n - 80 * n);
+            assert!(calibration.rate(reading(Duration::from_secs(n), slow)).is_some());
+        }
     }
 
     #[test]
