@@ -362,6 +362,12 @@ thread_local! {
     static GENERATOR: Cell<Generator> = const { Cell::new(Generator { state: [0; 4], generation: 0 }) };
 }
 
+/// A number that is another one in every child that `fork` makes from a first call on.
+pub(crate) fn generation() -> u32 {
+    notice_forks();
+    GENERATION.load(Ordering::Relaxed)
+}
+
 #[inline]
 fn random_u64() -> u64 {
     with_generator(Generator::next)

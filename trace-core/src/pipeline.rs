@@ -356,6 +356,9 @@ static GLOBAL: OnceLock<Tracer> = OnceLock::new();
 /// instead. [`try_init`] is for those who want the error. The first call makes the pipeline; a later one returns
 /// another handle to it.
 ///
+/// A process that forks, as daemons do, calls it afterwards: `fork` copies one thread, and not the one that sends. What
+/// a child would send by its parent's pipeline stays where it is, and a flush says so at once.
+///
 /// ```no_run
 /// # use std::time::Duration;
 /// # #[tokio::main]

@@ -14,6 +14,7 @@ use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
+use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use tokio::runtime::{self, Runtime};
@@ -31,6 +32,7 @@ use super::retry::{Answer, Attempt, Next, Outcome, Problem, ProblemKind, Retry, 
 use super::schedule::{End, Schedule, Step};
 use super::transport::{Parcel, Transport};
 use crate::clock::CALIBRATION;
+use crate::id;
 use crate::telemetry::DropReason;
 
 /// How the worker works.
@@ -48,6 +50,9 @@ pub(crate) struct WorkerConfig {
 #[derive(Clone, Debug)]
 pub(crate) struct WorkerHandle {
     commands: mpsc::UnboundedSender<Command>,
+    thread: ThreadId,
+    /// The process that has the worker: one made by `fork` has not.
+    generation: u32,
 }
 
 #[derive(Debug)]
@@ -84,7 +89,8 @@ pub(crate) fn start(
     tick: impl Fn() + Send + 'static,
 ) -> io::Result<WorkerHandle> {
     let (commands, receiver) = mpsc::unbounded_channel();
-    std::thread::Builder::new().name("trace-export".to_owned()).spawn(move || {
+    let generation = id::generation();
+    let thread = std::thread::Builder::new().name("trace-export".to_owned()).spawn(move || {
         be_quiet();
         match build_runtime() {
             Ok(runtime) => Worker::new(queue, config, transport, Box::new(tick), receiver).run(runtime),
@@ -95,7 +101,7 @@ pub(crate) fn start(
             }
         }
     })?;
-    Ok(WorkerHandle { commands })
+    Ok(WorkerHandle { commands, thread: thread.thread().id(), generation })
 }
 
 impl WorkerConfig {
@@ -137,7 +143,11 @@ impl WorkerHandle {
         command: fn(Instant, Waiter) -> Command,
     ) -> impl Future<Output = Result<(), FlushError>> + Send + use<> {
         let commands = self.commands.clone();
+        let generation = self.generation;
         async move {
+            if generation != id::generation() {
+                return Err(FlushError::Failed);
+            }
             let (reply, answer) = oneshot::channel();
             let deadline = after(Instant::now(), timeout);
             if commands.send(command(deadline, Waiter::Future(reply))).is_err() {
@@ -154,10 +164,17 @@ impl WorkerHandle {
         timeout: Duration,
         command: fn(Instant, Waiter) -> Command,
     ) -> Result<(), FlushError> {
+        if self.generation != id::generation() {
+            return Err(FlushError::Failed);
+        }
         let (reply, answer) = sync_channel(1);
         let deadline = after(Instant::now(), timeout);
         if self.commands.send(command(deadline, Waiter::Thread(reply))).is_err() {
             return Ok(());
+        }
+        if self.thread == std::thread::current().id() {
+            // A panic hook, or a subscriber of logs: the worker does what it is asked for when this returns.
+            return Err(FlushError::Timeout);
         }
         answer.recv_timeout(timeout.saturating_add(GRACE)).unwrap_or_else(|error| match error {
             RecvTimeoutError::Timeout => Err(FlushError::Timeout),

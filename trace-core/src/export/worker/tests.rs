@@ -389,3 +389,61 @@ fn the_exporters_own_work_makes_no_spans() {
     assert_eq!(worker.blocking_shutdown(LONG), Ok(()));
     assert_eq!(*curious.0.lock().unwrap(), [true, true]);
 }
+
+#[test]
+fn whoever_waits_on_the_workers_own_thread_is_told_at_once() {
+    /// Asks for a flush and a shutdown while it sends, as a panic hook or a subscriber of logs might.
+    #[derive(Default)]
+    struct Selfish(std::sync::OnceLock<WorkerHandle>, Mutex<Vec<Result<(), FlushError>>>);
+    impl Transport for Selfish {
+        fn attempt<'a>(
+            &'a self,
+            _: &'a mut Parcel,
+            _: Instant,
+        ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
+            Box::pin(async {
+                let worker = self.0.wait();
+                self.1.lock().unwrap().extend([worker.blocking_flush(LONG), worker.blocking_shutdown(LONG)]);
+                Attempt::Accepted { rejected: 0, warning: None }
+            })
+        }
+    }
+    let limits = QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None };
+    let queue: &'static Queue = Box::leak(Box::new(Queue::new(limits, 1)));
+    let selfish = Arc::new(Selfish::default());
+    let worker = start(queue, CONFIG, Arc::clone(&selfish) as _, || {}).unwrap();
+    selfish.0.set(worker.clone()).unwrap();
+    queue.put(&[1; 10], &SCOPE);
+    let begin = Instant::now();
+    assert_eq!(worker.blocking_flush(LONG), Ok(()));
+    assert_eq!(worker.blocking_shutdown(LONG), Ok(()));
+    assert!(begin.elapsed() < LONG / 2);
+    assert_eq!(*selfish.1.lock().unwrap(), [Err(FlushError::Timeout); 2]);
+}
+
+/// A `fork` copies the thread that calls it, and no other.
+#[cfg(unix)]
+#[test]
+fn a_process_without_the_worker_is_told_at_once() {
+    let rig = Rig::new(&[Do::Accept]);
+    rig.put(0..5);
+    // SAFETY: the child looks at what it was given, and leaves without running anybody's destructors.
+    match unsafe { libc::fork() } {
+        0 => {
+            let mut flush = pin!(rig.worker.flush(LONG));
+            let ready = flush.as_mut().poll(&mut Context::from_waker(std::task::Waker::noop()));
+            let failed = Err(FlushError::Failed);
+            let told = ready == Poll::Ready(failed) && rig.worker.blocking_shutdown(LONG) == failed;
+            // SAFETY: as above.
+            unsafe { libc::_exit(if told { 0 } else { 1 }) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: the status is written to memory of ours.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    }
+    assert_eq!(rig.worker.blocking_shutdown(LONG), Ok(()));
+    assert_eq!(rig.stats().exported, 5);
+}
