@@ -11,3 +11,8 @@ pub use layer::TraceLayer;
 pub use service::Trace;
 #[doc(no_inline)]
 pub use trace_tower::conventions::{KnownMethods, QueryRedaction};
+
+/// The examples of the workspace's first page, which use this crate most.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

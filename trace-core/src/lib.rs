@@ -19,6 +19,30 @@
 //! A service rarely makes spans of its own: a layer makes one for each request, a client one for each call.
 //! `trace-axum`, `trace-tonic`, `trace-reqwest` and `trace-tower` have them; this crate is what they share.
 //!
+//! # A span of your own
+//!
+//! ```
+//! use trace_core::{Context, db};
+//!
+//! # async fn update(_: u64) -> Result<u64, std::io::Error> { Ok(2) }
+//! # async fn print_label(_: u64) {}
+//! async fn pick_items(order: u64) -> Result<(), std::io::Error> {
+//!     let work = async {
+//!         // A child; that of a database call has a name and attributes by the conventions.
+//!         let items = db::query("sqlite").operation("UPDATE").collection("stock").try_run(update(order)).await?;
+//!         // Whoever is called can write to the span it is called in.
+//!         Context::current().span().set_attribute("shop.items", items);
+//!         // Another task has to be given the context; `tokio::spawn` would leave it behind.
+//!         trace_core::spawn(trace_core::span("print label").run(print_label(order)));
+//!         Ok(())
+//!     };
+//!     // An `Err` makes the span an error, by the name of its type.
+//!     trace_core::span("pick items").attribute("shop.order", order).try_run(work).await
+//! }
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), std::io::Error> { pick_items(7).await }
+//! ```
+//!
 //! # The story
 //!
 //! 1. **A request comes in.** A [`Propagator`] reads its headers into a [`Context`]: the caller's [`SpanContext`]
@@ -37,10 +61,17 @@
 //!
 //! # When it cannot leave
 //!
-//! A request never waits for its trace, whatever the collector does. Memory is fixed ([`Config::memory_bytes_max`],
-//! 16 MiB); while it lasts, spans wait for a collector that is away. When it runs short, new traces are left out whole;
-//! when it is used up, spans are dropped. Each is counted, with its [`DropReason`]: [`Tracer::stats`] gives the
-//! counts, and at rest `started = live + held + queued + spooled + exported + rejected + dropped`.
+//! A request never waits for its trace, whatever the collector does. One batch at a time is tried, again and again with
+//! growing pauses, until the collector has it, refuses it for good, or `OTEL_BSP_EXPORT_TIMEOUT` (30 s) is over; then it
+//! is dropped, and the next one has its turn. The others wait meanwhile: an outage that is shorter costs nothing, a
+//! longer one a batch (up to some 2 000 spans) each time.
+//!
+//! Memory is fixed ([`Config::memory_bytes_max`], 16 MiB). When it runs short, new traces are left out whole; when it is
+//! used up, spans are dropped.
+//!
+//! Standard error says what is wrong, each kind of trouble at most once a minute. Every span is counted, and every lost
+//! one by its [`DropReason`]: [`Tracer::stats`] gives the counts, and at rest
+//! `started = live + held + queued + spooled + exported + rejected + dropped`.
 //!
 //! # What to look for where
 //!
@@ -60,7 +91,7 @@
 //!
 //! | feature | default | adds |
 //! |---|---|---|
-//! | `http` | yes | OTLP over HTTP, by `reqwest` |
+//! | `http` | yes | OTLP over HTTP, by `hyper` |
 //! | `grpc` | | OTLP over gRPC, by `tonic` |
 //! | `gzip` | yes | `OTEL_EXPORTER_OTLP_COMPRESSION=gzip` |
 //! | `tls` | yes | `https` endpoints, by `rustls` |

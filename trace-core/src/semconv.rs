@@ -1,6 +1,12 @@
 //! The attribute keys of OpenTelemetry's semantic conventions (version 1.44) that these crates set.
 //!
 //! Each is a [`Key`] that a span recognises by one bit.
+//!
+//! ```
+//! use trace_core::{SpanKind, semconv};
+//!
+//! let span = trace_core::span("LPUSH").kind(SpanKind::Client).attribute(semconv::DB_SYSTEM_NAME, "redis");
+//! ```
 
 use crate::span::Key;
 

@@ -67,11 +67,11 @@ pub struct Stats {
     pub started: u64,
     /// Started and not ended yet.
     pub live: u64,
-    /// Ended, and kept back until their trace is decided.
+    /// Ended, and kept back until their trace is decided. Nothing does that yet: 0.
     pub held: u64,
     /// Ended, and on their way to the collector.
     pub queued: u64,
-    /// On disk, to be sent later.
+    /// On disk, to be sent later. Nothing does that yet: 0.
     pub spooled: u64,
     /// Acknowledged by the collector, or printed by the console exporter.
     pub exported: u64,

@@ -13,6 +13,16 @@
 //! there; reading the body is not part of it
 //! ([HTTP spans](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client)).
 //!
+//! # Features
+//!
+//! This crate turns none of reqwest's features on, TLS included: without one, a call to an `https` URL fails. Each feature
+//! here (`rustls`, `http2`, `json`, `query`, `form`, `multipart`, `stream`, `charset`) is reqwest's own of the same name,
+//! together with what `reqwest-middleware` has for it.
+//!
+//! ```toml
+//! trace-reqwest = { version = "0.1", features = ["rustls", "json"] }
+//! ```
+//!
 //! # Your own client, retries included
 //!
 //! [`builder`] takes any [`reqwest::ClientBuilder`], and the middlewares that you use:

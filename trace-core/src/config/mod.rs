@@ -194,7 +194,7 @@ pub struct BatchConfig {
     /// The most spans in a batch, at least 1. Default: `None`, which makes batches by bytes (the
     /// specification's 512 spans cost nearly twice as much to send).
     pub max_batch_spans: Option<usize>,
-    /// The time for all attempts to send one batch. Default: 30 s.
+    /// The time for all attempts to send one batch; then its spans are dropped. Default: 30 s.
     pub export_timeout: Duration,
 }
 

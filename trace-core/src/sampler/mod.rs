@@ -1,5 +1,16 @@
 //! What is decided: whether a span that starts is recorded and sent, or only passes its ids on.
 //!
+//! The environment chooses one (`OTEL_TRACES_SAMPLER`), or the code:
+//!
+//! ```
+//! use trace_core::Tracer;
+//! use trace_core::sampler::{ParentBased, TraceIdRatio};
+//!
+//! // A tenth of the traces that start here; a caller's decision is followed.
+//! let builder = Tracer::builder().from_env().sampler(ParentBased::new(TraceIdRatio::new(0.1)?));
+//! # Ok::<(), trace_core::sampler::InvalidRatio>(())
+//! ```
+//!
 //! A sampler is asked once for each span, before anything of it is recorded. The built-in ones are those of
 //! the [OpenTelemetry SDK specification,
 //! Sampling](https://opentelemetry.io/docs/specs/otel/trace/sdk/#sampling); they answer in a few nanoseconds,

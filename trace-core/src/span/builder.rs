@@ -124,11 +124,22 @@ impl<'a> SpanBuilder<'a> {
     }
 
     /// Starts the span and runs a future in it: see [`Span::run`].
+    ///
+    /// The span starts with this call, below the context that is current then, and not with the future's first poll. What
+    /// is to be a child of a span is therefore begun inside its future:
+    ///
+    /// ```
+    /// # async fn print_label() {}
+    /// # async fn example() {
+    /// // Not `.run(trace_core::span("print label").run(print_label()))`: an argument comes first, and would be a sibling.
+    /// trace_core::span("ship").run(async { trace_core::span("print label").run(print_label()).await }).await;
+    /// # }
+    /// ```
     pub fn run<F: Future>(self, future: F) -> Run<F> {
         self.start().run(future)
     }
 
-    /// Starts the span and runs a future in it: see [`Span::try_run`].
+    /// Starts the span and runs a future in it: see [`Span::try_run`]. It starts with this call, as by [`run`](Self::run).
     ///
     /// # Errors
     /// Those of the future.

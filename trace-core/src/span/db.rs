@@ -55,7 +55,7 @@ pub const fn query(system: &str) -> Query<'_> {
 /// A call to a database that is about to be made.
 ///
 /// Its span is named by the first of these that can be made of what is known: the summary, `{operation} {target}`, the
-/// target, the system. The target is the collection, the stored procedure, the namespace or the server.
+/// operation, the target, the system. The target is the collection, the stored procedure, the namespace or the server.
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a span is not started by its builder alone"]
 pub struct Query<'a> {
@@ -171,12 +171,12 @@ impl<'a> Query<'a> {
         span
     }
 
-    /// Starts the span and runs a future in it: see [`Span::run`].
+    /// Starts the span and runs a future in it: see [`Span::run`]. It starts with this call: see [`SpanBuilder::run`].
     pub fn run<F: Future>(self, future: F) -> Run<F> {
         self.start().run(future)
     }
 
-    /// Starts the span and runs a future in it: see [`Span::try_run`].
+    /// Starts the span and runs a future in it: see [`Span::try_run`]. It starts with this call: see [`SpanBuilder::run`].
     ///
     /// # Errors
     /// Those of the future.

@@ -7,19 +7,34 @@
 //!
 //! ```
 //! use std::time::Duration;
-//! use trace_core::testing::Collector;
 //!
-//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
-//! let collector = Collector::start_blocking()?;
-//! // Configure the service under test: OTEL_EXPORTER_OTLP_ENDPOINT is this.
-//! let endpoint = collector.http_endpoint();
-//! assert!(endpoint.starts_with("http://127.0.0.1:"));
-//! // Send a request to it, then wait for its spans; here nothing was sent.
-//! let late = collector.blocking_wait_for_spans(1, Duration::from_millis(1));
-//! assert!(late.is_err());
+//! use trace_core::config::{ExporterConfig, OtlpConfig, Protocol};
+//! use trace_core::testing::Collector;
+//! use trace_core::{Tracer, db};
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let collector = Collector::start().await?;
+//!
+//! // A pipeline for this test alone: tests that run at the same time do not mix. A layer or client takes its tracer
+//! // by `.tracer(traces.tracer())`.
+//! let mut otlp = OtlpConfig::new(Protocol::HttpProtobuf);
+//! otlp.endpoint = format!("{}/v1/traces", collector.http_endpoint()).parse()?;
+//! let traces = Tracer::builder().service_name("shop").exporter(ExporterConfig::Otlp(otlp)).build();
+//!
+//! // What the test does; what runs in a span goes through the span's pipeline.
+//! traces.span("order").run(async { db::query("sqlite").operation("SELECT").start().end() }).await;
+//!
+//! traces.flush(Duration::from_secs(5)).await?;
+//! let trace = &collector.traces()[0];
+//! trace.check()?; // one root, and no span whose parent is missing
+//! assert_eq!(trace.shape(), "shop: order (internal)\n  shop: SELECT (client)\n");
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! A service that is a process of its own is told by `OTEL_EXPORTER_OTLP_ENDPOINT`: [`Collector::http_endpoint`]. Then
+//! [`Collector::wait_for_spans`] waits for what it sends.
 //!
 //! [`TraceTree`] joins the spans of a trace, says whether anything is missing, and prints it.
 

@@ -7,13 +7,18 @@
 //!
 //! ```
 //! use trace_core::bridge::tracing::{WithTraceIds, layer};
+//! use tracing_subscriber::filter::LevelFilter;
 //! use tracing_subscriber::prelude::*;
 //!
 //! let log_lines = tracing_subscriber::fmt::layer().map_event_format(WithTraceIds::text);
-//! let subscriber = tracing_subscriber::registry().with(layer()).with(log_lines);
+//! let subscriber = tracing_subscriber::registry().with(LevelFilter::INFO).with(layer()).with(log_lines);
 //! # tracing::subscriber::with_default(subscriber, || tracing::info!("ready"));
 //! // subscriber.init();
 //! ```
+//!
+//! Without a filter everything becomes spans and events, the `TRACE` events of hyper and axum included. One like that
+//! above holds for spans and log lines alike; one for this layer alone is given by
+//! [`with_filter`](tracing_subscriber::Layer::with_filter).
 //!
 //! # Spans
 //!
@@ -47,7 +52,7 @@
 //!
 //! An event of the level `ERROR` does not change the status of its span unless
 //! [`TracingLayer::error_events_fail_span`] is set: whether a request failed is for its middleware to say,
-//! which knows the response.
+//! which knows the response. So `#[instrument(err)]` records an `Err` as an event, and leaves the status alone.
 //!
 //! # Errors
 //!
