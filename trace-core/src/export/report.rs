@@ -18,7 +18,15 @@ const DETAIL_CHARS_MAX: usize = 300;
 /// Decides what is reported. It is given the time.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
-    latest: HashMap<ProblemKind, Latest>,
+    latest: HashMap<(ProblemKind, Consequence), Latest>,
+}
+
+/// Whether a problem cost spans. A loss is news even if the same problem was reported, while it was still hoped that
+/// a retry would help.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Consequence {
+    Harmless,
+    Loss,
 }
 
 #[derive(Debug)]
@@ -30,11 +38,18 @@ struct Latest {
 
 impl Reports {
     /// The line to be written about a problem; `None` when one like it was reported less than a minute ago.
-    pub(crate) fn line(&mut self, problem: &Problem, what_follows: &str, now: Instant) -> Option<String> {
+    pub(crate) fn line(
+        &mut self,
+        problem: &Problem,
+        consequence: Consequence,
+        what_follows: &str,
+        now: Instant,
+    ) -> Option<String> {
+        let kind = (problem.kind, consequence);
         if self.latest.len() >= KINDS_MAX {
-            self.latest.retain(|kind, latest| *kind == problem.kind || now < latest.at + INTERVAL);
+            self.latest.retain(|known, latest| *known == kind || now < latest.at + INTERVAL);
         }
-        let silent = match self.latest.get_mut(&problem.kind) {
+        let silent = match self.latest.get_mut(&kind) {
             Some(latest) if now < latest.at + INTERVAL => {
                 latest.silent += 1;
                 return None;
@@ -44,7 +59,7 @@ impl Reports {
                 if self.latest.len() >= KINDS_MAX {
                     return None;
                 }
-                self.latest.insert(problem.kind, Latest { at: now, silent: 0 });
+                self.latest.insert(kind, Latest { at: now, silent: 0 });
                 0
             }
         };
@@ -80,7 +95,12 @@ mod tests {
     fn a_kind_of_problem_is_reported_once_a_minute() {
         let (mut reports, start) = (Reports::default(), Instant::now());
         let mut line = |status, seconds| {
-            reports.line(&problem(status), "retrying", start + Duration::from_secs(seconds))
+            reports.line(
+                &problem(status),
+                Consequence::Harmless,
+                "retrying",
+                start + Duration::from_secs(seconds),
+            )
         };
         assert_eq!(line(503, 0).unwrap(), "trace-core: the collector answered 503: overloaded; retrying");
         assert_eq!(line(503, 1), None);
@@ -94,20 +114,33 @@ mod tests {
     }
 
     #[test]
+    fn a_loss_is_reported_although_the_problem_was() {
+        let (mut reports, now) = (Reports::default(), Instant::now());
+        let mut line = |consequence| reports.line(&problem(503), consequence, "", now).is_some();
+        assert!(line(Consequence::Harmless));
+        assert!(line(Consequence::Loss), "the first loss is news");
+        assert!(!line(Consequence::Loss) && !line(Consequence::Harmless));
+    }
+
+    #[test]
     fn kinds_without_end_are_not_remembered_without_end() {
         let (mut reports, start) = (Reports::default(), Instant::now());
-        let reported =
-            (0..1_000).filter(|&status| reports.line(&problem(status), "", start).is_some()).count();
+        let reported = (0..1_000)
+            .filter(|&status| reports.line(&problem(status), Consequence::Loss, "", start).is_some())
+            .count();
         assert_eq!(reported, KINDS_MAX);
         assert_eq!(reports.latest.len(), KINDS_MAX);
-        assert!(reports.line(&problem(2_000), "", start + INTERVAL).is_some(), "old ones make room");
+        assert!(
+            reports.line(&problem(2_000), Consequence::Loss, "", start + INTERVAL).is_some(),
+            "old ones make room"
+        );
     }
 
     #[test]
     fn what_a_collector_says_stays_on_one_line() {
         let problem =
             Problem::new(ProblemKind::Http(400), format!("\u{1b}[31m\nforged{}", "x".repeat(1_000)));
-        let line = Reports::default().line(&problem, "", Instant::now()).unwrap();
+        let line = Reports::default().line(&problem, Consequence::Loss, "", Instant::now()).unwrap();
         assert!(line.contains("\\u{1b}[31m\\nforged") && line.len() < 400, "{line}");
     }
 }

@@ -27,7 +27,7 @@ use super::batch::{Batch, BatchLimits, Lease, Part};
 use super::chunk::Chunk;
 use super::message::Arrival;
 use super::queue::{ExportCounters, Queue};
-use super::report::Reports;
+use super::report::{Consequence, Reports};
 use super::retry::{Answer, Attempt, Next, Outcome, Problem, ProblemKind, Retry, RetryLimits, after};
 use super::schedule::{End, Schedule, Step};
 use super::transport::{Parcel, Transport};
@@ -405,7 +405,7 @@ impl Worker {
         let Poll::Ready(result) = Pin::new(&mut delivery.task).poll(cx) else { return };
         let (outcome, quiet_until) = result.unwrap_or_else(|_| {
             let problem = Problem::new(ProblemKind::Panic, "");
-            report(&self.reports, &problem, "its batch is dropped");
+            report(&self.reports, &problem, Consequence::Loss, "its batch is dropped");
             (Outcome::Dropped(DropReason::ExporterPanicked), None)
         });
         self.settle(outcome, quiet_until);
@@ -478,27 +478,35 @@ impl Errand {
     }
 
     fn report(&self, attempt: &Attempt, next: Next) {
-        let (problem, what_follows) = match (attempt, next) {
+        let (problem, consequence, what_follows) = match (attempt, next) {
             (Attempt::Accepted { warning: None, .. }, _) => return,
             (Attempt::Accepted { rejected: 0, warning: Some(problem) }, _) => {
-                (problem, "nothing was rejected".to_owned())
+                (problem, Consequence::Harmless, "nothing was rejected".to_owned())
             }
             (Attempt::Accepted { rejected, warning: Some(problem) }, _) => {
-                (problem, format!("{rejected} spans are rejected"))
+                (problem, Consequence::Loss, format!("{rejected} spans are rejected"))
             }
-            (Attempt::Refused(problem), _) => (problem, "spans are rejected".to_owned()),
-            (Attempt::Failed { problem, .. }, Next::RetryAt(_)) => (problem, "trying again".to_owned()),
-            (Attempt::Failed { problem, .. }, Next::Settle(_)) => (problem, "spans are dropped".to_owned()),
+            (Attempt::Refused(problem), _) => (problem, Consequence::Loss, "spans are rejected".to_owned()),
+            (Attempt::Failed { problem, .. }, Next::RetryAt(_)) => {
+                (problem, Consequence::Harmless, "trying again".to_owned())
+            }
+            (Attempt::Failed { problem, .. }, Next::Settle(_)) => {
+                (problem, Consequence::Loss, "spans are dropped".to_owned())
+            }
         };
-        report(&self.reports, problem, &what_follows);
+        report(&self.reports, problem, consequence, &what_follows);
     }
 }
 
 /// Writes a line about a problem, if its like was not reported lately. On a thread of its own: standard error may be a
 /// pipe that nobody reads.
-fn report(reports: &Mutex<Reports>, problem: &Problem, what_follows: &str) {
-    let line =
-        reports.lock().unwrap_or_else(PoisonError::into_inner).line(problem, what_follows, Instant::now());
+fn report(reports: &Mutex<Reports>, problem: &Problem, consequence: Consequence, what_follows: &str) {
+    let line = reports.lock().unwrap_or_else(PoisonError::into_inner).line(
+        problem,
+        consequence,
+        what_follows,
+        Instant::now(),
+    );
     if let Some(line) = line {
         drop(tokio::task::spawn_blocking(move || say(&line)));
     }
