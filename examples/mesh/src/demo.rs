@@ -7,6 +7,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
+use reqwest::header::HeaderMap;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
@@ -57,13 +58,21 @@ async fn show_an_order(mesh: &Mesh, collector: Option<&Collector>, once: bool) -
     let response = reqwest::Client::new().post(&url).json(&order).send().await?;
     let status = response.status();
     let trace_id = response.headers().get("x-trace-id").and_then(|id| TraceId::from_hex(id.as_bytes()));
+    let is_sampled = is_sampled(response.headers());
     let answer: Value = response.json().await?;
     say(&format!("POST {url}\n{order}\n{status}\n{answer}\n"))?;
-    let trace_id = trace_id.context("the gateway's answer names no trace")?;
 
-    match collector {
-        None => say(&format!("trace {trace_id}"))?,
-        Some(collector) => {
+    let exporter = env::var("OTEL_TRACES_EXPORTER").unwrap_or_default();
+    match (trace_id, collector) {
+        (None, _) => say("no trace: the environment of the services switches tracing off")?,
+        (Some(trace_id), _) if !is_sampled => {
+            say(&format!("trace {trace_id}, which the services' sampler leaves out"))?;
+        }
+        (Some(trace_id), _) if !matches!(exporter.trim(), "" | "otlp") => {
+            say(&format!("trace {trace_id}, which goes where OTEL_TRACES_EXPORTER={exporter} says"))?;
+        }
+        (Some(trace_id), None) => say(&format!("trace {trace_id}"))?,
+        (Some(trace_id), Some(collector)) => {
             let style = if std::io::stdout().is_terminal() { TreeStyle::Ansi } else { TreeStyle::Plain };
             let tree = whole_trace(collector, trace_id).await?;
             say(&tree.styled(style).to_string())?;
@@ -78,6 +87,12 @@ async fn show_an_order(mesh: &Mesh, collector: Option<&Collector>, once: bool) -
         say("end   ctrl-c")?;
     }
     Ok(())
+}
+
+/// Whether the trace that an answer names is recorded: the last digit of what `server-timing` says of it.
+fn is_sampled(headers: &HeaderMap) -> bool {
+    let timing = headers.get("server-timing").map_or(&[][..], |timing| timing.as_bytes());
+    matches!(timing.last(), Some(b'1' | b'3'))
 }
 
 /// How long the services may take to send the spans of one order.
