@@ -353,6 +353,30 @@ impl Queue {
         (self.chunk_bytes.load(Ordering::Relaxed), self.live_bytes.load(Ordering::Relaxed))
     }
 
+    /// Does something while every slot is busy.
+    #[cfg(test)]
+    pub(crate) fn while_busy<R>(&self, f: impl FnOnce() -> R) -> R {
+        let _slots: Vec<_> = self.slots.iter().map(Slot::lock).collect();
+        f()
+    }
+
+    /// What the memory for live spans and for chunks comes to, counted piece by piece, while nothing is under way.
+    #[cfg(test)]
+    pub(crate) fn memory_at_rest(&self) -> (usize, usize) {
+        let free: Vec<_> = std::iter::from_fn(|| self.free.pop()).collect();
+        let sealed: Vec<_> = std::iter::from_fn(|| self.sealed.pop()).collect();
+        let (mut chunks, mut cells) = (0, 0);
+        for slot in &self.slots {
+            let mut inner = slot.lock();
+            chunks += inner.open.as_ref().map_or(0, |open| open.memory());
+            cells += inner.pool.iter_mut().map(|cell| cell.memory()).sum::<usize>();
+        }
+        chunks += free.iter().chain(&sealed).map(|chunk| chunk.memory()).sum::<usize>();
+        free.into_iter().for_each(|chunk| assert!(self.free.push(chunk).is_ok()));
+        sealed.into_iter().for_each(|chunk| assert!(self.sealed.push(chunk).is_ok()));
+        (chunks, cells)
+    }
+
     /// Takes a finished span that never lived, and counts it as one that did.
     #[cfg(test)]
     pub(crate) fn put(&self, span: &[u8], scope: &'static Scope) {

@@ -991,3 +991,147 @@ fn futures_that_keep_guards_between_their_polls_cost_no_span() {
     assert_eq!(names, ["one", "other", "other", "two"]);
     assert_eq!(tracer.stats().live, 0);
 }
+
+#[test]
+fn every_span_and_every_byte_is_accounted_for_whatever_threads_do_at_once() {
+    const THREADS: u64 = 8;
+    for spans_max in [None, Some(50)] {
+        let tracer = Judged::with(|config| {
+            config.memory_bytes_max = 1 << 20;
+            config.batch.max_queue_spans = spans_max;
+        });
+        let queue = &tracer.pipeline().expect("enabled").queue;
+        let (hand_over, handed_over) = std::sync::mpsc::sync_channel::<Context>(16);
+        let handed_over = std::sync::Mutex::new(handed_over);
+        std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..THREADS)
+                .map(|thread| {
+                    let (tracer, handed_over, hand_over) = (tracer.0, &handed_over, hand_over.clone());
+                    scope.spawn(move || {
+                        let mut random = 0x9e37_79b9_7f4a_7c15u64.wrapping_mul(thread + 1);
+                        let mut live = Vec::new();
+                        for _ in 0..2_000 {
+                            random ^= random << 13;
+                            random ^= random >> 7;
+                            random ^= random << 17;
+                            let text = "x".repeat((random >> 20) as usize % 12_000);
+                            let mut span = match live.last() {
+                                Some(parent) if random & 1 == 0 => {
+                                    tracer.span("child").parent(Span::context(parent)).start()
+                                }
+                                _ => tracer.span("root").start(),
+                            };
+                            match (random >> 4) % 8 {
+                                0 => span.set_attribute("text", &text),
+                                1 => span.set_attribute("text", display(&text)),
+                                2 => span.set_error_description(&text),
+                                3 => span.add_event(&text, &[]),
+                                4 => {
+                                    // Somebody else writes to it, and may be the last who knows it.
+                                    let _ = hand_over.try_send(span.context().clone());
+                                }
+                                5 => {
+                                    let other =
+                                        handed_over.try_lock().ok().and_then(|other| other.try_recv().ok());
+                                    if let Some(other) = other {
+                                        other.span().set_attribute("text", display(&text));
+                                        other.span().update_name(&text);
+                                    }
+                                }
+                                _ => span.set_attribute("number", 7),
+                            }
+                            live.push(span);
+                            if random >> 60 < 9 {
+                                live.swap_remove((random >> 8) as usize % live.len());
+                            }
+                            live.truncate(20);
+                        }
+                    })
+                })
+                .collect();
+            // What the worker does.
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                let mut taken = 0;
+                let mut settle = |chunk: Box<crate::export::chunk::Chunk>| {
+                    taken += chunk.len() as u64;
+                    chunk
+                        .frames()
+                        .for_each(|frame| drop(proto::Span::decode(frame.span()).expect("a whole span")));
+                    queue.recycle(chunk);
+                };
+                while let Some(chunk) = queue.take_sealed() {
+                    settle(chunk);
+                }
+                queue.take_open(settle);
+                queue.export.taken.add(taken);
+                queue.export.exported.add(taken);
+                queue.while_busy(std::thread::yield_now);
+            }
+        });
+        drop((hand_over, handed_over));
+        assert_eq!(queue.memory(), queue.memory_at_rest());
+        tracer.spans();
+        assert_eq!(queue.memory(), queue.memory_at_rest());
+        let stats = tracer.stats();
+        assert!(stats.is_balanced() && stats.live == 0 && stats.queued == 0, "{stats}");
+        assert!(stats.exported >= 50, "{stats}");
+        assert!(!queue.is_under_pressure());
+    }
+}
+
+#[test]
+fn spans_of_a_thread_whose_locals_are_gone_are_counted() {
+    /// Makes a span when the thread takes its locals down, before or after ours.
+    struct Late(std::cell::Cell<Option<Tracer>>);
+    impl Drop for Late {
+        fn drop(&mut self) {
+            if let Some(tracer) = self.0.take() {
+                tracer.span("late").attribute("k", display(&"v")).in_scope(|| span("below").start().end());
+                let _ = Context::current();
+            }
+        }
+    }
+    thread_local! {
+        static BEFORE: Late = const { Late(std::cell::Cell::new(None)) };
+        static AFTER: Late = const { Late(std::cell::Cell::new(None)) };
+    }
+    let tracer = Judged::new();
+    let ours = tracer.0;
+    let thread = std::thread::spawn(move || {
+        BEFORE.with(|late| late.0.set(Some(ours)));
+        // What is current is gone before one of the two, and after the other.
+        std::mem::forget(ours.span("current").start().context().clone().attach());
+        AFTER.with(|late| late.0.set(Some(ours)));
+    });
+    thread.join().expect("no panic");
+    let stats = tracer.stats();
+    assert_eq!((stats.live, stats.dropped.total()), (0, 0), "{stats}");
+    assert!(tracer.spans().len() >= 4);
+}
+
+#[test]
+fn spans_that_find_every_slot_busy_are_counted_and_their_memory_given_back() {
+    let tracer = Judged::with(|config| config.memory_bytes_max = 1 << 20);
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    let before = tracer.span("before").start();
+    let during = queue.while_busy(|| {
+        before.end();
+        let parent = tracer.span("parent").attribute("large", &"x".repeat(20_000));
+        let kept = parent.context().clone();
+        parent.context().in_scope(|| span("child").start().end());
+        parent.end();
+        drop(kept);
+        while tracer.span("many").start().is_recording() {
+            if tracer.stats().dropped.total() > 0 {
+                break;
+            }
+        }
+        tracer.span("during").start()
+    });
+    during.end();
+    assert_eq!(queue.memory(), queue.memory_at_rest());
+    let spans = tracer.spans();
+    assert_eq!(queue.memory(), queue.memory_at_rest());
+    assert!(spans.len() > 50, "{}", spans.len());
+    assert_eq!(tracer.stats().live, 0);
+}
