@@ -5,6 +5,7 @@
 
 use std::fmt;
 use std::io::{self, Write};
+use std::panic::RefUnwindSafe;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -70,6 +71,10 @@ impl Pipeline {
         Ok(pipeline)
     }
 }
+
+/// A panic leaves no part of a pipeline half changed that anybody looks at later: locks are recovered, and a span's bytes
+/// are whole or cut back. So contexts and spans may cross a `catch_unwind`, as middlewares that catch panics need.
+impl RefUnwindSafe for Pipeline {}
 
 impl fmt::Debug for Pipeline {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
