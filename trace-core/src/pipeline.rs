@@ -6,6 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::panic::RefUnwindSafe;
+use std::ptr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -203,6 +204,12 @@ impl Tracer {
     #[inline]
     pub(crate) fn pipeline(&self) -> Option<&'static Pipeline> {
         self.pipeline.filter(|pipeline| pipeline.enabled)
+    }
+
+    /// Whether both are handles to the same pipeline.
+    #[inline]
+    pub(crate) fn is(self, other: Self) -> bool {
+        self.pipeline.map(ptr::from_ref) == other.pipeline.map(ptr::from_ref)
     }
 
     fn worker(&self) -> Option<&'static WorkerHandle> {

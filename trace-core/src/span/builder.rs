@@ -165,7 +165,10 @@ impl<'a> SpanBuilder<'a> {
             // Tracing is disabled: what came in goes out as it is.
             return origin.unchanged();
         };
+        // What another pipeline left out, or began, has not begun in this one.
+        let comes_from_another = origin.tracer.is_some_and(|before| !before.is(tracer));
         origin.tracer = Some(tracer);
+        origin.shed &= !comes_from_another;
         if origin.shed {
             return origin.unchanged();
         }
@@ -188,7 +191,7 @@ impl<'a> SpanBuilder<'a> {
             return Span::inert(origin.into_context(span_context, None));
         }
 
-        let local_root = parent.is_none_or(|parent| parent.is_remote());
+        let local_root = comes_from_another || parent.is_none_or(|parent| parent.is_remote());
         let shed = local_root && pipeline.queue.is_under_pressure();
         let Some(mut cell) = (if shed { None } else { pipeline.queue.start() }) else {
             return origin.without_memory(pipeline, local_root, span_context);

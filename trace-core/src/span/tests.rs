@@ -1135,3 +1135,40 @@ fn spans_that_find_every_slot_busy_are_counted_and_their_memory_given_back() {
     assert!(spans.len() > 50, "{}", spans.len());
     assert_eq!(tracer.stats().live, 0);
 }
+
+#[test]
+fn a_trace_that_one_pipeline_leaves_out_begins_in_another() {
+    let (short, tracer) = (Judged::with(|config| config.memory_bytes_max = 1_000), Judged::new());
+    let root = short.span("shed").start();
+    assert_eq!(short.stats().shed, 1);
+    let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, true);
+    let remote = Context::from_remote(caller, TraceState::empty(), Baggage::new());
+    let continued = short.span("shed").parent(&remote).start();
+    let below = tracer.span("here").parent(continued.context()).start();
+    assert_eq!(below.span_context().expect("ids").trace_id(), caller.trace_id());
+    below.context().in_scope(|| span("below").start().end());
+    below.end();
+    drop((root, continued));
+    assert_eq!(tracer.spans().len(), 2);
+    assert_eq!(short.stats().started, 0);
+}
+
+#[test]
+fn the_first_span_of_a_trace_in_a_pipeline_is_a_local_root_of_it() {
+    let (one, two) = (Judged::new(), Judged::new());
+    let roots = |tracer: &Judged| {
+        let queue = &tracer.pipeline().expect("enabled").queue;
+        let mut roots = Vec::new();
+        queue.take_open(|chunk| {
+            roots.extend(chunk.frames().map(|frame| frame.local_root));
+            queue.recycle(chunk);
+        });
+        roots
+    };
+    one.span("root").in_scope(|| {
+        span("child").start().end();
+        two.span("root of its own").in_scope(|| span("child").start().end());
+    });
+    assert_eq!(roots(&one), [false, true]);
+    assert_eq!(roots(&two), [false, true]);
+}
