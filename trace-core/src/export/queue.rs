@@ -30,6 +30,9 @@ pub(crate) struct QueueLimits {
     pub(crate) spans_max: Option<usize>,
 }
 
+/// The most memory for chunks: more than any collector could be away for, and the rings of that length are small.
+const CHUNK_MEMORY_MAX: usize = 1 << 31;
+
 pub(crate) struct Queue {
     slots: Box<[Slot]>,
     /// For spans that found every slot busy.
@@ -103,10 +106,13 @@ static NEXT_HINT: AtomicUsize = AtomicUsize::new(0);
 
 impl Queue {
     pub(crate) fn new(limits: QueueLimits, slots: usize) -> Self {
+        let limits = QueueLimits { chunk_bytes_max: limits.chunk_bytes_max.min(CHUNK_MEMORY_MAX), ..limits };
         // Every chunk is accounted for in bytes; the rings only have to be long enough for the most there can be.
         let chunks_max = limits.chunk_bytes_max.max(Chunk::MEMORY) / Chunk::MEMORY_MIN;
+        // Where memory is short, most of it must not lie in open chunks of threads that end few spans.
+        let slots = slots.min(limits.chunk_bytes_max / Chunk::MEMORY / 4).max(1).next_power_of_two();
         Self {
-            slots: (0..slots.max(1).next_power_of_two()).map(|_| Slot::default()).collect(),
+            slots: (0..slots).map(|_| Slot::default()).collect(),
             overflow: SlotCounters::default(),
             export: ExportCounters::default(),
             sealed: ArrayQueue::new(chunks_max),
@@ -730,5 +736,24 @@ mod tests {
         // Nor is it left behind by a thread that was slow to say so.
         queue.pressure.store(true, Ordering::Relaxed);
         assert!(!queue.is_under_pressure());
+    }
+
+    #[test]
+    fn open_chunks_leave_memory_for_the_spans_of_every_thread() {
+        let queue = &queue(10 * Chunk::MEMORY, 64);
+        for _ in 0..100 {
+            std::thread::scope(|scope| {
+                scope.spawn(|| queue.put(&[7; 100], Scope::UNNAMED));
+            });
+        }
+        assert!(!queue.is_under_pressure());
+        assert_eq!(take_all(queue).exported, 100);
+    }
+
+    #[test]
+    fn a_bound_beyond_all_memory_is_none() {
+        let queue = queue(usize::MAX / 16 * 10, 2);
+        queue.put(&[7; 100], Scope::UNNAMED);
+        assert_eq!(take_all(&queue).exported, 1);
     }
 }
