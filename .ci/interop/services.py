@@ -49,6 +49,7 @@ class PythonService(RelayServicer):
         FastAPIInstrumentor.instrument_app(app, exclude_spans=["receive", "send"])
         config = uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning")
         socket = config.bind_socket()
+        socket.listen()  # the first call may come before the server's thread does
         self._http = uvicorn.Server(config)
         threading.Thread(target=self._http.run, args=[[socket]], daemon=True).start()
 
