@@ -232,6 +232,16 @@ impl Queue {
         true
     }
 
+    /// Whether half of the memory for live spans is in use.
+    pub(crate) fn is_short_of_live(&self) -> bool {
+        self.live_bytes.load(Ordering::Relaxed) > self.limits.live_bytes_max / 2
+    }
+
+    /// Takes back memory of live spans.
+    pub(crate) fn shrink_live(&self, bytes: usize) {
+        self.live_bytes.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
     /// Whether memory for finished spans is nearly used up: new local roots should not be recorded, so that traces are
     /// lost whole.
     pub(crate) fn is_under_pressure(&self) -> bool {

@@ -42,8 +42,11 @@ pub(crate) struct Life {
 }
 
 impl SpanCell {
+    /// The memory of the cell itself, in bytes.
+    pub(crate) const SIZE: usize = size_of::<Self>();
+
     /// The memory of a new cell, in bytes.
-    pub(crate) const MEMORY: usize = size_of::<Self>() + Recorder::HEAP;
+    pub(crate) const MEMORY: usize = Self::SIZE + Recorder::HEAP;
 
     pub(crate) fn boxed() -> Box<Self> {
         Box::new(Self { references: AtomicUsize::new(0), life: None, recorder: Mutex::new(Recorder::new()) })
@@ -51,7 +54,7 @@ impl SpanCell {
 
     /// The memory that the cell takes, in bytes.
     pub(crate) fn memory(&mut self) -> usize {
-        size_of::<Self>() + self.recorder().heap()
+        Self::SIZE + self.recorder().heap()
     }
 
     /// Makes a used cell as new, and tells how many bytes of memory it gave back.
@@ -268,9 +271,11 @@ impl Drop for Recording {
         }
         fence(Ordering::Acquire);
         // SAFETY: this was the last reference, so that the cell, which came from a `Box` in `new`, is nobody's.
-        let cell = unsafe { Box::from_raw(self.cell.as_ptr()) };
-        if let Some(life) = &cell.life {
-            life.pipeline.queue.recycle_cell(cell);
+        let mut cell = unsafe { Box::from_raw(self.cell.as_ptr()) };
+        if let Some(Life { pipeline, .. }) = cell.life
+            && !cell.recorder().is_released()
+        {
+            pipeline.queue.recycle_cell(cell);
         }
     }
 }

@@ -323,6 +323,10 @@ impl Recording {
             Err((shared, _lent)) => shared.with(|recorder, life| {
                 recorder.end(unix_nanos);
                 queue.end(recorder.bytes(), life);
+                if queue.is_short_of_live() {
+                    // Who knows for how long a context is kept: by a connection, for hours.
+                    queue.shrink_live(SpanCell::SIZE + recorder.release());
+                }
             }),
         }
     }

@@ -166,6 +166,15 @@ impl Recorder {
         before - self.heap()
     }
 
+    /// Gives up the memory of a span that has ended, and tells how many bytes that were.
+    pub(crate) fn release(&mut self) -> usize {
+        std::mem::take(&mut self.bytes).capacity()
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        self.bytes.capacity() == 0
+    }
+
     #[inline]
     pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
         self.attributes_max = limits.attribute_count;

@@ -1172,3 +1172,26 @@ fn the_first_span_of_a_trace_in_a_pipeline_is_a_local_root_of_it() {
     assert_eq!(roots(&one), [false, true]);
     assert_eq!(roots(&two), [false, true]);
 }
+
+#[test]
+fn contexts_that_are_kept_longer_than_their_spans_do_not_stop_spans() {
+    let tracer = Judged::with(|config| config.memory_bytes_max = 1 << 20);
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    let kept: Vec<_> = (0..5_000)
+        .map(|_| {
+            let span = tracer.span("served").attribute("text", &"x".repeat(2_000));
+            let context = span.context().clone();
+            span.end();
+            tracer.spans();
+            context
+        })
+        .collect();
+    assert!(tracer.span("another").start().is_recording());
+    assert_eq!(tracer.stats().shed, 0);
+    assert!(kept.iter().all(|context| !context.span().is_recording()));
+    kept[4_999].span().set_attribute("late", true);
+    kept[4_999].span().update_name("late");
+    drop(kept);
+    tracer.spans();
+    assert_eq!(queue.memory(), queue.memory_at_rest());
+}
