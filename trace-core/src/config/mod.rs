@@ -97,6 +97,7 @@ pub struct Config {
     pub limits: SpanLimits,
     /// The bound of all memory that a pipeline uses, in bytes: live spans, finished ones, batches in flight.
     /// Default: 16 MiB, some 40 000 spans.
+    /// Of a larger bound than some 3 GiB, no more than 2 GiB are used for finished spans.
     pub memory_bytes_max: usize,
 }
 
