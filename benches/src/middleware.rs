@@ -58,6 +58,7 @@ pub(crate) const BENCH: Bench = Bench {
             ratios: &[Ratio::new(OURS, TOWER_HTTP, 0.6)],
         },
     ],
+    sections: None,
 };
 
 const BARE: &str = "bare router";

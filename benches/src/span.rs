@@ -74,6 +74,7 @@ pub(crate) const BENCH: Bench = Bench {
             ],
         },
     ],
+    sections: None,
 };
 
 /// What an HTTP server knows of a request. What a framework has as a constant is one here; the rest belongs to the

@@ -12,19 +12,27 @@ mod clock;
 mod machine;
 mod report;
 mod runner;
+mod section;
 mod sink;
 mod statistics;
+
+use std::io;
 
 pub(crate) use child::{Collector, Subject, Task, run as work};
 pub(crate) use machine::Machine;
 pub(crate) use report::Report;
 pub(crate) use runner::{Callgrind, Effort, run};
+#[expect(unused_imports, reason = "for the benches to come")]
+pub(crate) use section::{Axis, Bar, Plot, PlotKind, Section, Series, Table};
 
-/// One question, and the cases that answer it.
+/// One question, and what answers it.
 pub(crate) struct Bench {
     pub(crate) name: &'static str,
     pub(crate) question: &'static str,
+    /// What is measured in bursts, by the runner.
     pub(crate) cases: &'static [Case],
+    /// What the bench measures in its own way: processes that talk to each other, loads that grow.
+    pub(crate) sections: Option<fn(&Effort) -> io::Result<Vec<Section>>>,
 }
 
 /// The same work done in several ways.
