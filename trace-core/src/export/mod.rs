@@ -26,6 +26,7 @@ mod schedule;
 mod tls;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod transport;
+mod try_lock;
 mod worker;
 
 use std::error::Error;

@@ -9,13 +9,13 @@
 
 use std::cell::Cell as StdCell;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
-use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::task::Waker;
 
 use atomic_waker::AtomicWaker;
 use crossbeam_queue::ArrayQueue;
 
 use super::chunk::{Chunk, SPAN_BYTES_MAX};
+use super::try_lock::{TryLock, TryLockGuard};
 use crate::span::{Life, Scope, SpanCell};
 use crate::telemetry::{Counter, DropCounters, DropReason, Stats};
 
@@ -58,7 +58,7 @@ pub(crate) struct Queue {
 #[repr(align(128))]
 #[derive(Default)]
 struct Slot {
-    inner: Mutex<SlotInner>,
+    inner: TryLock<SlotInner>,
     counters: SlotCounters,
 }
 
@@ -417,7 +417,7 @@ impl Queue {
     // What is inside.
 
     #[inline]
-    fn try_any_slot(&self) -> Option<(&Slot, MutexGuard<'_, SlotInner>)> {
+    fn try_any_slot(&self) -> Option<(&Slot, TryLockGuard<'_, SlotInner>)> {
         let slot = self.any_slot();
         match slot.try_lock() {
             Some(inner) => Some((slot, inner)),
@@ -426,7 +426,7 @@ impl Queue {
     }
 
     #[cold]
-    fn try_other_slot(&self) -> Option<(&Slot, MutexGuard<'_, SlotInner>)> {
+    fn try_other_slot(&self) -> Option<(&Slot, TryLockGuard<'_, SlotInner>)> {
         let first = slot_hint();
         (1..self.slots.len()).find_map(|next| {
             let index = first.wrapping_add(next) & (self.slots.len() - 1);
@@ -624,17 +624,13 @@ impl Queue {
 
 impl Slot {
     #[inline]
-    fn try_lock(&self) -> Option<MutexGuard<'_, SlotInner>> {
-        match self.inner.try_lock() {
-            Ok(inner) => Some(inner),
-            Err(TryLockError::Poisoned(poisoned)) => Some(poisoned.into_inner()),
-            Err(TryLockError::WouldBlock) => None,
-        }
+    fn try_lock(&self) -> Option<TryLockGuard<'_, SlotInner>> {
+        self.inner.try_lock()
     }
 
-    /// Waits for the slot as the worker does: whoever leaves a lock that somebody *sleeps* for has to wake him by a
-    /// system call, and no request's thread shall.
-    fn lock(&self) -> MutexGuard<'_, SlotInner> {
+    /// Waits for the slot as the worker does: without sleeping, because whoever leaves a lock that somebody sleeps for has
+    /// to wake him by a system call, and no request's thread shall.
+    fn lock(&self) -> TryLockGuard<'_, SlotInner> {
         loop {
             match self.try_lock() {
                 Some(inner) => return inner,
