@@ -290,7 +290,7 @@ impl std::error::Error for ParseIdError {}
 
 /// The number of at most 32 lower-case hex digits, in blocks of eight; `None` if one of them is no such digit.
 #[inline]
-pub(crate) fn read_hex(digits: &[u8]) -> Option<u128> {
+fn read_hex(digits: &[u8]) -> Option<u128> {
     let (blocks, rest) = digits.as_chunks::<8>();
     let mut number = 0;
     let mut bad = u64::from(!rest.is_empty());

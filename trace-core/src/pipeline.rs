@@ -16,7 +16,7 @@ use crate::export::queue::{Queue, QueueLimits};
 use crate::export::{self, FlushError, WorkerHandle};
 use crate::propagation::Propagator;
 use crate::sampler::AnySampler;
-use crate::span::SpanBuilder;
+use crate::span::{SpanBuilder, SpanName};
 use crate::telemetry::Stats;
 
 pub(crate) struct Pipeline {
@@ -120,8 +120,8 @@ impl Tracer {
     }
 
     /// Begins a span of this pipeline, below the current context.
-    pub const fn span<'a>(&self, name: &'a str) -> SpanBuilder<'a> {
-        SpanBuilder::new(name, Some(*self))
+    pub fn span<'a>(&self, name: impl Into<SpanName<'a>>) -> SpanBuilder<'a> {
+        SpanBuilder::new(name.into(), Some(*self))
     }
 
     /// How contexts travel.

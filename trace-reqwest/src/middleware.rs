@@ -13,9 +13,9 @@ use trace_core::semconv::{
     NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
     URL_TEMPLATE,
 };
-use trace_core::{Context, Scope, Span, SpanKind, Tracer, display};
+use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer, display};
 use trace_tower::client::UrlTemplate;
-use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, SpanName, protocol_version};
+use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, protocol_version};
 
 use crate::error_type::error_type;
 use crate::follow::Hop;
@@ -150,39 +150,38 @@ impl TraceMiddleware {
         let method = self.methods.name(request.method());
         let name = SpanName::new(method.in_span_name(), template.map(|template| template.0));
         let builder = match self.tracer {
-            Some(tracer) => tracer.span(&name),
-            None => trace_core::span(&name),
+            Some(tracer) => tracer.span(name),
+            None => trace_core::span(name),
         };
         let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
-        if !span.is_recording() {
-            return span;
-        }
+        let Some(mut attributes) = span.attributes() else { return span };
 
-        span.set_attribute(HTTP_REQUEST_METHOD, method.attribute());
+        attributes.set(HTTP_REQUEST_METHOD, method.attribute());
         if let Some(original) = method.original() {
-            span.set_attribute(HTTP_REQUEST_METHOD_ORIGINAL, original);
+            attributes.set(HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
         let url = request.url();
         if let Some(host) = url.host_str() {
             // The brackets around an IPv6 address belong to the URL, not to the address.
             let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            span.set_attribute(SERVER_ADDRESS, literal.unwrap_or(host));
+            attributes.set(SERVER_ADDRESS, literal.unwrap_or(host));
         }
         if let Some(port) = url.port_or_known_default() {
-            span.set_attribute(SERVER_PORT, port);
+            attributes.set(SERVER_PORT, port);
         }
         if url.query().is_none() && url.fragment().is_none() && !has_authority_secrets(url) {
             // Nearly every URL inside a mesh.
-            span.set_attribute(URL_FULL, url.as_str());
+            attributes.set(URL_FULL, url.as_str());
         } else {
-            span.set_attribute(URL_FULL, display(&FullUrl { url, redaction: &self.redaction }));
+            attributes.set(URL_FULL, display(&FullUrl { url, redaction: &self.redaction }));
         }
         if let Some(UrlTemplate(template)) = template {
-            span.set_attribute(URL_TEMPLATE, *template);
+            attributes.set(URL_TEMPLATE, *template);
         }
         if call.sent > 0 {
-            span.set_attribute(HTTP_REQUEST_RESEND_COUNT, call.sent);
+            attributes.set(HTTP_REQUEST_RESEND_COUNT, call.sent);
         }
+        drop(attributes);
         span
     }
 }
@@ -274,13 +273,15 @@ fn has_authority_secrets(url: &Url) -> bool {
 
 fn record_response(span: &mut Span, response: &Response) {
     let status = response.status();
-    span.set_attribute(HTTP_RESPONSE_STATUS_CODE, status.as_u16());
-    if let Some(version) = protocol_version(response.version()) {
-        span.set_attribute(NETWORK_PROTOCOL_VERSION, version);
-    }
-    if let Some(peer) = response.remote_addr() {
-        span.set_attribute(NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
-        span.set_attribute(NETWORK_PEER_PORT, peer.port());
+    if let Some(mut attributes) = span.attributes() {
+        attributes.set(HTTP_RESPONSE_STATUS_CODE, status.as_u16());
+        if let Some(version) = protocol_version(response.version()) {
+            attributes.set(NETWORK_PROTOCOL_VERSION, version);
+        }
+        if let Some(peer) = response.remote_addr() {
+            attributes.set(NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            attributes.set(NETWORK_PEER_PORT, peer.port());
+        }
     }
     if status.as_u16() >= 400 {
         span.set_error(status.as_str());

@@ -164,17 +164,17 @@ impl Protocol for GrpcClient {
             None => trace_core::span(method.span_name()),
         };
         let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
-        if span.is_recording() {
-            span.set_attribute(semconv::RPC_SYSTEM_NAME, SYSTEM);
-            span.set_attribute(semconv::RPC_METHOD, method.attribute());
+        if let Some(mut attributes) = span.attributes() {
+            attributes.set(semconv::RPC_SYSTEM_NAME, SYSTEM);
+            attributes.set(semconv::RPC_METHOD, method.attribute());
             if let Some(original) = method.original() {
-                span.set_attribute(semconv::RPC_METHOD_ORIGINAL, original);
+                attributes.set(semconv::RPC_METHOD_ORIGINAL, original);
             }
             if !options.address.is_empty() {
-                span.set_attribute(semconv::SERVER_ADDRESS, &options.address);
+                attributes.set(semconv::SERVER_ADDRESS, &options.address);
             }
             if let Some(port) = options.port {
-                span.set_attribute(semconv::SERVER_PORT, port);
+                attributes.set(semconv::SERVER_PORT, port);
             }
         }
         (span, GrpcClientCall { told: Told::default() })

@@ -13,9 +13,9 @@ use tonic::server::NamedService;
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 use tower_service::Service;
-use trace_core::{Scope, Span, SpanKind, Tracer, semconv};
+use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
-use trace_tower::conventions::{IpText, ServerAddress, caller_context, note_panic};
+use trace_tower::conventions::{IpText, RequestHeaders, ServerAddress, caller_context, note_panic};
 use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture};
 
 use crate::descriptor::{self, DescriptorError};
@@ -206,7 +206,8 @@ impl Protocol for GrpcServer {
     fn start(&self, request: RequestHead<'_>) -> (Span, GrpcServerCall) {
         let options = &*self.options;
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
-        let caller = caller_context(tracer, request.headers);
+        let headers = RequestHeaders::new(request.headers);
+        let caller = caller_context(tracer, &headers);
         let mut call =
             GrpcServerCall { told: Told::default(), doubtful: None, panic_messages: options.panic_messages };
         let method = options.methods.of(request.uri.path());
@@ -215,11 +216,11 @@ impl Protocol for GrpcServer {
         }
         let builder = tracer.span(method.span_name()).kind(SpanKind::Server).scope(&SCOPE);
         let mut span = builder.parent(&caller).start();
-        if span.is_recording() {
+        if let Some(attributes) = span.attributes() {
             if let Method::Possible(_) = method {
                 call.doubtful = request.uri.path_and_query().cloned();
             }
-            options.note(&mut span, &request, method);
+            options.note(attributes, &request, &headers, method);
         }
         (span, call)
     }
@@ -231,22 +232,28 @@ impl Options {
             || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
     }
 
-    #[inline]
-    fn note(&self, span: &mut Span, request: &RequestHead<'_>, method: Method<'_>) {
-        span.set_attribute(semconv::RPC_SYSTEM_NAME, SYSTEM);
-        span.set_attribute(semconv::RPC_METHOD, method.attribute());
+    #[inline(always)]
+    fn note(
+        &self,
+        mut attributes: Attributes<'_>,
+        request: &RequestHead<'_>,
+        headers: &RequestHeaders<'_>,
+        method: Method<'_>,
+    ) {
+        attributes.set(semconv::RPC_SYSTEM_NAME, SYSTEM);
+        attributes.set(semconv::RPC_METHOD, method.attribute());
         if let Some(original) = method.original() {
-            span.set_attribute(semconv::RPC_METHOD_ORIGINAL, original);
+            attributes.set(semconv::RPC_METHOD_ORIGINAL, original);
         }
-        if let Some(server) = ServerAddress::of_request(request.uri, request.headers) {
-            span.set_attribute(semconv::SERVER_ADDRESS, server.host);
+        if let Some(server) = ServerAddress::of_request(request.uri, headers) {
+            attributes.set(semconv::SERVER_ADDRESS, server.host);
             if let Some(port) = server.port_or_default(request.uri.scheme_str().unwrap_or_default()) {
-                span.set_attribute(semconv::SERVER_PORT, port);
+                attributes.set(semconv::SERVER_PORT, port);
             }
         }
         if let Some(peer) = (self.peer)(request.extensions) {
-            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
-            span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
+            attributes.set(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }
     }
 }

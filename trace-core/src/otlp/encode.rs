@@ -6,23 +6,22 @@
 
 use std::fmt::{self, Write};
 
-use super::tail::Tail;
 pub(crate) use super::tail::len_field_len;
 use super::wire::{fixed64_tag, len_tag, put_varint, varint_len, varint_tag};
 use crate::span::Value;
 
 /// `AnyValue`'s fields.
-const STRING: u8 = len_tag(1);
+pub(crate) const STRING: u8 = len_tag(1);
 const BOOL: u8 = varint_tag(2);
-const INT: u8 = varint_tag(3);
+pub(crate) const INT: u8 = varint_tag(3);
 const DOUBLE: u8 = fixed64_tag(4);
 const ARRAY: u8 = len_tag(5);
 const MAP: u8 = len_tag(6);
 const BYTES: u8 = len_tag(7);
 
 /// `KeyValue`'s fields.
-const KEY: u8 = len_tag(1);
-const VALUE: u8 = len_tag(2);
+pub(crate) const KEY: u8 = len_tag(1);
+pub(crate) const VALUE: u8 = len_tag(2);
 
 /// `ArrayValue.values` and `KeyValueList.values`.
 const VALUES: u8 = len_tag(1);
@@ -30,58 +29,6 @@ const VALUES: u8 = len_tag(1);
 /// How deep arrays and maps may lie in each other: readers of protobuf give up at a hundred messages, and a value
 /// takes two for each level. What lies deeper is left empty.
 const DEPTH_MAX: usize = 16;
-
-/// The longest key and text of which each length, and those of the fields around them, are one byte.
-pub(crate) const SHORT: usize = 59;
-
-/// What tags and lengths take around a short key and text.
-const SHORT_HEADS: usize = 8;
-
-/// The most that a short value takes which is no text: a number.
-const SHORT_NUMBER: usize = 10;
-
-/// The most bytes that [`put_short_key_value`] writes.
-#[inline(always)]
-pub(crate) fn short_key_value_len_max(key: &str, value: Value<'_>) -> usize {
-    let value = match value {
-        Value::Str(text) => text.len(),
-        _ => SHORT_NUMBER,
-    };
-    SHORT_HEADS + key.len() + value
-}
-
-/// Writes a `KeyValue` as the field `tag`, with a key and a value (a text, a number, a truth value) of at most
-/// [`SHORT`] bytes: every length is one byte, and the four before the value are written at once.
-///
-/// # Panics
-/// Where `out` has no capacity for [`short_key_value_len_max`] bytes more, or a text is too long.
-#[inline(always)]
-pub(crate) fn put_short_key_value(out: &mut Vec<u8>, tag: u8, key: &str, value: Value<'_>) {
-    let value_len = match value {
-        Value::Str(text) => 2 + text.len(),
-        Value::I64(number) => 1 + varint_len(number as u64),
-        _ => 2,
-    };
-    assert!(key.len() <= SHORT && value_len <= SHORT + 2, "short ones only");
-    // SAFETY: eight bytes of tags and lengths at most, the key, and the text or a number of at most ten bytes.
-    let mut tail = unsafe { Tail::new(out, short_key_value_len_max(key, value)) };
-    // None of these lengths is above 127.
-    tail.array([tag, (4 + key.len() + value_len) as u8, KEY, key.len() as u8]);
-    tail.bytes(key.as_bytes());
-    match value {
-        Value::Str(text) => {
-            tail.array([VALUE, value_len as u8, STRING, text.len() as u8]);
-            tail.bytes(text.as_bytes());
-        }
-        Value::I64(number) => {
-            tail.array([VALUE, value_len as u8, INT]);
-            tail.varint(number as u64);
-        }
-        Value::Bool(truth) => tail.array([VALUE, value_len as u8, BOOL, u8::from(truth)]),
-        _ => tail.array([VALUE, value_len as u8, STRING, 0]),
-    }
-    tail.finish();
-}
 
 /// The bytes of a `KeyValue` field with the given key and value, its own tag and length included.
 #[inline]

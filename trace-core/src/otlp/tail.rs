@@ -72,14 +72,6 @@ impl<'a> Tail<'a> {
         self.byte(value as u8);
     }
 
-    /// A length-delimited field with a length below 128.
-    #[inline(always)]
-    pub(crate) fn short_field(&mut self, tag: u8, bytes: &[u8]) {
-        debug_assert!(bytes.len() < 0x80);
-        self.array([tag, bytes.len() as u8]);
-        self.bytes(bytes);
-    }
-
     /// Makes what was written part of the vector.
     #[inline(always)]
     pub(crate) fn finish(self) {
@@ -89,38 +81,52 @@ impl<'a> Tail<'a> {
     }
 }
 
-/// Copies a few bytes without a call: two overlapping halves of a power of two.
+/// Copies a few bytes without a call: the first and the last of a power of two, which may overlap, and as many between
+/// them as it takes.
 ///
 /// # Safety
 /// `to` must be valid for writes of as many bytes as `from` has, and not overlap it.
 #[inline(always)]
-unsafe fn copy(from: &[u8], to: *mut u8) {
-    /// Copies from `N` to `2 * N` bytes.
+pub(crate) unsafe fn copy(from: &[u8], to: *mut u8) {
+    /// Copies `N` bytes from one offset.
     ///
     /// # Safety
-    /// `from` must be valid for reads, and `to` for writes, of `len` bytes, which are from `N` to `2 * N`.
+    /// `from` must be valid for reads, and `to` for writes, of `offset + N` bytes.
     #[inline(always)]
-    unsafe fn halves<const N: usize>(from: *const u8, to: *mut u8, len: usize) {
-        // SAFETY: the first `N` and the last `N` of `len` bytes, with `N <= len`; both are read before any is written.
-        unsafe {
-            let first = from.cast::<[u8; N]>().read();
-            let last = from.add(len - N).cast::<[u8; N]>().read();
-            to.cast::<[u8; N]>().write(first);
-            to.add(len - N).cast::<[u8; N]>().write(last);
-        }
+    unsafe fn piece<const N: usize>(from: *const u8, to: *mut u8, offset: usize) {
+        // SAFETY: by the caller's promise; an array of bytes has no alignment.
+        unsafe { to.add(offset).cast::<[u8; N]>().write(from.add(offset).cast::<[u8; N]>().read()) }
     }
     let (len, from) = (from.len(), from.as_ptr());
-    // SAFETY: each arm takes the lengths that its halves cover; the caller vouches for `to`.
+    // SAFETY: each piece lies within the length that leads to it; the caller vouches for `to`.
     unsafe {
-        match len {
-            0 => {}
-            1 => to.write(from.read()),
-            2..=3 => halves::<2>(from, to, len),
-            4..=7 => halves::<4>(from, to, len),
-            8..=15 => halves::<8>(from, to, len),
-            16..=32 => halves::<16>(from, to, len),
-            33..=64 => halves::<32>(from, to, len),
-            _ => ptr::copy_nonoverlapping(from, to, len),
+        if len >= 16 {
+            if len > 128 {
+                return ptr::copy_nonoverlapping(from, to, len);
+            }
+            piece::<16>(from, to, 0);
+            piece::<16>(from, to, len - 16);
+            if len > 32 {
+                piece::<16>(from, to, 16);
+                piece::<16>(from, to, len - 32);
+                if len > 64 {
+                    piece::<16>(from, to, 32);
+                    piece::<16>(from, to, 48);
+                    piece::<16>(from, to, len - 64);
+                    piece::<16>(from, to, len - 48);
+                }
+            }
+        } else if len >= 8 {
+            piece::<8>(from, to, 0);
+            piece::<8>(from, to, len - 8);
+        } else if len >= 4 {
+            piece::<4>(from, to, 0);
+            piece::<4>(from, to, len - 4);
+        } else if len >= 2 {
+            piece::<2>(from, to, 0);
+            piece::<2>(from, to, len - 2);
+        } else if len == 1 {
+            piece::<1>(from, to, 0);
         }
     }
 }

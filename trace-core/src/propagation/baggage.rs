@@ -12,9 +12,9 @@ pub const BAGGAGE: &str = "baggage";
 /// [`Baggage::parse_lines`] says.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
-    let mut parser = BaggageParser::default();
-    carrier.get_all(BAGGAGE, &mut |line| parser.line(line));
-    parser.finish()
+    let mut parser: Option<BaggageParser> = None;
+    carrier.get_all(BAGGAGE, &mut |line| parser.get_or_insert_default().line(line));
+    parser.map_or_else(Baggage::new, BaggageParser::finish)
 }
 
 /// Sends baggage along. Without members nothing is sent, and what the carrier holds already stays.

@@ -6,7 +6,7 @@ use std::ops::Deref;
 
 use super::{Extractor, Injector};
 use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
-use crate::id::{SpanId, TraceId, read_hex, write_hex};
+use crate::id::{SpanId, TraceId, write_hex};
 
 /// The header that names the trace, the calling span and the flags. Sent in lower case, received in any.
 pub const TRACEPARENT: &str = "traceparent";
@@ -62,16 +62,18 @@ pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
     if [*dash_before_trace_id, *dash_before_span_id, *dash_before_flags] != [b'-'; 3] {
         return None;
     }
-    let flags = byte_of(flags.try_into().ok()?)?;
-    match byte_of(*version)? {
+    let flags = byte_of(*flags.first_chunk()?)?;
+    match version {
         // Version 00 is exactly these fields.
-        0x00 if further.is_empty() => {}
-        0x00 => return None,
-        // Version ff is forbidden.
-        0xff => return None,
-        // A higher version is read by these rules, if its flags end there or are followed by a dash.
-        _ if matches!(further, [] | [b'-', ..]) => {}
-        _ => return None,
+        b"00" if further.is_empty() => {}
+        b"00" => return None,
+        version => match (byte_of(*version)?, further) {
+            // Version ff is forbidden.
+            (0xff, _) => return None,
+            // A higher version is read by these rules, if its flags end there or are followed by a dash.
+            (_, [] | [b'-', ..]) => {}
+            _ => return None,
+        },
     }
     // Hex digits in lower case, not all of them zero.
     let trace_id = TraceId::from_hex(trace_id)?;
@@ -111,11 +113,11 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, Trac
     }
     // Without a valid traceparent, tracestate is not looked at.
     let span = span?;
-    let mut state = TraceStateParser::default();
+    let mut state: Option<TraceStateParser> = None;
     // Several lines are one list, in their order.
-    carrier.get_all(TRACESTATE, &mut |line| state.line(line));
+    carrier.get_all(TRACESTATE, &mut |line| state.get_or_insert_default().line(line));
     // A tracestate that is not valid does not affect traceparent.
-    Some((span, state.finish().unwrap_or_default()))
+    Some((span, state.and_then(|state| state.finish().ok()).unwrap_or_default()))
 }
 
 /// Tells the next service about a span.
@@ -135,9 +137,13 @@ pub fn inject(span: SpanContext, state: &TraceState, carrier: &mut (impl Injecto
 /// The byte of two lower-case hex digits.
 #[inline]
 fn byte_of(digits: [u8; 2]) -> Option<u8> {
+    let value = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
     let [high, low] = digits;
-    // Less than 256, being the value of two digits after six zeros.
-    read_hex(&[b'0', b'0', b'0', b'0', b'0', b'0', high, low]).map(|byte| byte as u8)
+    Some(value(high)? << 4 | value(low)?)
 }
 
 impl Deref for Traceparent {

@@ -25,7 +25,7 @@ mod ratio;
 use std::fmt;
 use std::sync::Arc;
 
-use crate::span::SpanKind;
+use crate::span::{SpanKind, SpanName};
 use crate::{SpanContext, TraceId};
 
 pub use parent_based::ParentBased;
@@ -44,10 +44,7 @@ pub use ratio::{InvalidRatio, TraceIdRatio};
 ///
 /// impl Sampler for NoHealthChecks {
 ///     fn should_sample(&self, span: &SamplingParameters<'_>) -> SamplingDecision {
-///         match span.name {
-///             "GET /healthz" => SamplingDecision::Drop,
-///             _ => SamplingDecision::RecordAndSample,
-///         }
+///         if span.name == "GET /healthz" { SamplingDecision::Drop } else { SamplingDecision::RecordAndSample }
 ///     }
 ///
 ///     fn description(&self) -> String {
@@ -75,7 +72,7 @@ pub struct SamplingParameters<'a> {
     /// The trace that the span will belong to.
     pub trace_id: TraceId,
     /// The name that the span starts with. It may change later.
-    pub name: &'a str,
+    pub name: SpanName<'a>,
     /// What the span stands for.
     pub kind: SpanKind,
 }
@@ -83,7 +80,12 @@ pub struct SamplingParameters<'a> {
 impl<'a> SamplingParameters<'a> {
     /// The parameters for a span of this name and kind in the trace `trace_id`.
     #[inline]
-    pub const fn new(parent: Option<SpanContext>, trace_id: TraceId, name: &'a str, kind: SpanKind) -> Self {
+    pub const fn new(
+        parent: Option<SpanContext>,
+        trace_id: TraceId,
+        name: SpanName<'a>,
+        kind: SpanKind,
+    ) -> Self {
         Self { parent, trace_id, name, kind }
     }
 }

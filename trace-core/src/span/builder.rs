@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Key, Life, Recording, Run, Scope, Span, SpanKind, Start, Value};
+use super::{Key, Life, Recording, Run, Scope, Span, SpanKind, SpanName, Start, Value};
 use crate::clock::{self, Anchor};
 use crate::context::{Carried, Context, SpanContext, TraceFlags, with_current};
 use crate::id::{self, SpanId};
@@ -19,8 +19,8 @@ use crate::telemetry::DropReason;
 /// trace_core::span("charge the card").attribute("shop.order", 7).run(charge()).await;
 /// # }
 /// ```
-pub fn span(name: &str) -> SpanBuilder<'_> {
-    SpanBuilder::new(name, None)
+pub fn span<'a>(name: impl Into<SpanName<'a>>) -> SpanBuilder<'a> {
+    SpanBuilder::new(name.into(), None)
 }
 
 /// A span that is not started yet, with what its sampler may see.
@@ -29,7 +29,7 @@ pub fn span(name: &str) -> SpanBuilder<'_> {
 #[derive(Clone, Copy, Debug)]
 #[must_use = "a span is not started by its builder alone"]
 pub struct SpanBuilder<'a> {
-    name: &'a str,
+    name: SpanName<'a>,
     kind: SpanKind,
     scope: &'static Scope,
     parent: Parent<'a>,
@@ -56,7 +56,7 @@ struct Origin {
 }
 
 impl<'a> SpanBuilder<'a> {
-    pub(crate) const fn new(name: &'a str, tracer: Option<Tracer>) -> Self {
+    pub(crate) const fn new(name: SpanName<'a>, tracer: Option<Tracer>) -> Self {
         Self {
             name,
             kind: SpanKind::Internal,

@@ -19,6 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::attribute::{Known, text_of};
 use super::recorder::Recorder;
+use super::row::Row;
 use super::{Key, Scope, Value};
 use crate::clock::Anchor;
 use crate::pipeline::Pipeline;
@@ -110,7 +111,7 @@ impl Recording {
         self.cell().life()
     }
 
-    /// As [`Owned::set_attribute`], behind the lock.
+    /// Sets an attribute, behind the lock.
     pub(crate) fn set_attribute_shared(&self, key: Key<'_>, value: Value<'_>) {
         self.cell().set_attribute_shared(key, value);
     }
@@ -179,7 +180,7 @@ pub(crate) struct Owned<'a> {
     exclusive: PhantomData<&'a mut Recording>,
 }
 
-impl Owned<'_> {
+impl<'a> Owned<'a> {
     /// The recorder, without a lock when nobody else refers to it.
     #[inline]
     pub(crate) fn with_mut<R>(mut self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
@@ -192,42 +193,19 @@ impl Owned<'_> {
         }
     }
 
-    /// Sets an attribute: what is done most. A key that is not set yet, with a short value, on a span that nobody else
-    /// looks at, is written here and now; all else is a call, whose arguments go in registers so that the constants of
-    /// what is inlined stay constants.
     #[inline(always)]
-    pub(crate) fn set_attribute(mut self, key: Key<'_>, value: Value<'_>) {
-        match value {
-            Value::Str(text) => {
-                if !self.try_short(key, Value::Str(text)) {
-                    self.set_text(key.as_str(), key.known_as(), text);
-                }
-            }
-            Value::I64(number) => {
-                if !self.try_short(key, Value::I64(number)) {
-                    self.set_number(key.as_str(), key.known_as(), number);
-                }
-            }
-            other => self.set_other(key, other),
-        }
+    pub(crate) fn attributes(mut self) -> Attributes<'a> {
+        let row = self.row();
+        Attributes { owned: self, row }
     }
 
+    /// The free end of the span; none where somebody else may look at it: then each attribute goes through its lock.
     #[inline(always)]
-    fn try_short(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
-        self.sole().is_some_and(|cell| cell.recorder().try_short(key, value))
+    fn row(&mut self) -> Row {
+        self.sole().map_or(Row::NONE, |cell| cell.recorder().row())
     }
 
-    #[inline(never)]
-    fn set_text(self, key: &str, known: Option<Known>, text: &str) {
-        self.set_other(Key::of(key, known), Value::Str(text));
-    }
-
-    #[inline(never)]
-    fn set_number(self, key: &str, known: Option<Known>, number: i64) {
-        self.set_other(Key::of(key, known), Value::I64(number));
-    }
-
-    fn set_other(mut self, key: Key<'_>, value: Value<'_>) {
+    fn set_attribute(&mut self, key: Key<'_>, value: Value<'_>) {
         match self.sole() {
             Some(cell) => {
                 let queue = &cell.life().pipeline.queue;
@@ -250,6 +228,80 @@ impl Owned<'_> {
     fn shared(&self) -> &SpanCell {
         // SAFETY: the cell lives as long as its references do, of which two are borrowed.
         unsafe { self.cell.as_ref() }
+    }
+}
+
+/// The attributes of a live span, to be set one after the other: see [`Span::attributes`](super::Span::attributes).
+pub struct Attributes<'a> {
+    owned: Owned<'a>,
+    row: Row,
+}
+
+impl Attributes<'_> {
+    /// Sets an attribute. A key that is set already gets the new value.
+    ///
+    /// What is done most is written here and now: a key that is not set yet, with a short value, on a span that nobody else
+    /// looks at. All else is a call, whose arguments go in registers, so that the constants of what is inlined stay
+    /// constants.
+    #[inline(always)]
+    pub fn set<'v>(&mut self, key: impl Into<Key<'v>>, value: impl Into<Value<'v>>) {
+        let key = key.into();
+        match value.into() {
+            Value::Str(text) => {
+                if !self.put(key, Value::Str(text)) {
+                    self.set_text(key.as_str(), key.known_as(), text);
+                }
+            }
+            Value::I64(number) => {
+                if !self.put(key, Value::I64(number)) {
+                    self.set_number(key.as_str(), key.known_as(), number);
+                }
+            }
+            other => self.set_other(key, other),
+        }
+    }
+
+    #[inline(always)]
+    fn put(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
+        // SAFETY: the row was made, or made anew, after the last change to the recorder.
+        unsafe { self.row.put(key, value) }
+    }
+
+    #[inline(never)]
+    fn set_text(&mut self, key: &str, known: Option<Known>, text: &str) {
+        self.set_other(Key::of(key, known), Value::Str(text));
+    }
+
+    #[inline(never)]
+    fn set_number(&mut self, key: &str, known: Option<Known>, number: i64) {
+        self.set_other(Key::of(key, known), Value::I64(number));
+    }
+
+    fn set_other(&mut self, key: Key<'_>, value: Value<'_>) {
+        self.commit();
+        self.owned.set_attribute(key, value);
+        self.row = self.owned.row();
+    }
+
+    #[inline(always)]
+    fn commit(&mut self) {
+        if let Some(cell) = self.owned.sole() {
+            // SAFETY: as above.
+            unsafe { cell.recorder().commit(&self.row) }
+        }
+    }
+}
+
+impl Drop for Attributes<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        self.commit();
+    }
+}
+
+impl fmt::Debug for Attributes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Attributes")
     }
 }
 

@@ -9,7 +9,9 @@ mod builder;
 mod cell;
 pub mod db;
 mod kind;
+mod name;
 mod recorder;
+mod row;
 mod scope;
 mod span_ref;
 
@@ -25,8 +27,10 @@ pub use attribute::{Key, Value, display};
 #[cfg(feature = "tracing")]
 pub(crate) use attribute::{append, text_of};
 pub use builder::{SpanBuilder, span};
+pub use cell::Attributes;
 pub(crate) use cell::{Life, Recording, SpanCell};
 pub use kind::{SpanKind, StatusCode};
+pub use name::SpanName;
 pub(crate) use recorder::{Recorder, Start};
 pub use scope::Scope;
 pub use span_ref::SpanRef;
@@ -117,9 +121,28 @@ impl Span {
     /// Sets an attribute. A key that is set already gets the new value.
     #[inline(always)]
     pub fn set_attribute<'a>(&mut self, key: impl Into<Key<'a>>, value: impl Into<Value<'a>>) {
-        if let Some(recording) = &mut self.recording {
-            recording.owned(&mut self.context.recording).set_attribute(key.into(), value.into());
+        if let Some(mut attributes) = self.attributes() {
+            attributes.set(key, value);
         }
+    }
+
+    /// The span's attributes, for several to be set, each for less than [`set_attribute`](Self::set_attribute) takes; `None`
+    /// where the span is not recorded, so that nothing is looked up for nobody.
+    ///
+    /// ```
+    /// use trace_core::semconv;
+    ///
+    /// let mut span = trace_core::span("GET /orders/{id}").start();
+    /// if let Some(mut attributes) = span.attributes() {
+    ///     attributes.set(semconv::HTTP_REQUEST_METHOD, "GET");
+    ///     attributes.set(semconv::HTTP_ROUTE, "/orders/{id}");
+    ///     attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, 200);
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn attributes(&mut self) -> Option<Attributes<'_>> {
+        let recording = self.recording.as_mut()?;
+        Some(recording.owned(&mut self.context.recording).attributes())
     }
 
     /// Links the span to another one, of this or another trace.
@@ -151,7 +174,8 @@ impl Span {
     }
 
     /// Gives the span another name.
-    pub fn update_name(&mut self, name: &str) {
+    pub fn update_name<'a>(&mut self, name: impl Into<SpanName<'a>>) {
+        let name = name.into();
         self.record(|recorder, life| recorder.set_name(&life.pipeline.queue, name));
     }
 

@@ -3,18 +3,19 @@
 //! Protobuf allows fields in any order, so an attribute is appended the moment it is set, and nothing is left to do at
 //! the end but the time, the status and the counts. A key that is set again is found among the bytes, and its old field
 //! taken out, because a backend may show either of two; one bit for each key tells nearly always that there is none.
+//! Short attributes, which nearly all are, are written through a [`Row`], which lies in registers from one to the next.
 //!
 //! Every text is cut and every count limited here; nobody downstream has to.
 
 use std::fmt;
 
-use super::{Key, Link, SpanKind, SpanLimits, StatusCode, Value};
+use super::row::Row;
+use super::{Key, Link, SpanKind, SpanLimits, SpanName, StatusCode, Value};
 use crate::context::SpanContext;
 use crate::export::chunk::SPAN_BYTES_MAX;
 use crate::export::queue::Queue;
 use crate::otlp::encode::{
-    SHORT, cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
-    put_short_key_value, short_key_value_len_max,
+    cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
 };
 use crate::otlp::tail::Tail;
 use crate::otlp::wire::{fixed32_tag, fixed64_tag, len_tag, put_varint, varint_tag};
@@ -29,7 +30,7 @@ const NAME: u8 = len_tag(5);
 const KIND: u8 = varint_tag(6);
 const START_TIME: u8 = fixed64_tag(7);
 const END_TIME: u8 = fixed64_tag(8);
-const ATTRIBUTES: u8 = len_tag(9);
+pub(super) const ATTRIBUTES: u8 = len_tag(9);
 const DROPPED_ATTRIBUTES: u8 = varint_tag(10);
 const EVENTS: u8 = len_tag(11);
 const DROPPED_EVENTS: u8 = varint_tag(12);
@@ -88,20 +89,23 @@ pub(crate) struct Start<'a> {
     pub(crate) context: &'a SpanContext,
     pub(crate) parent: Option<&'a SpanContext>,
     pub(crate) trace_state: &'a str,
-    pub(crate) name: &'a str,
+    pub(crate) name: SpanName<'a>,
     pub(crate) kind: SpanKind,
     pub(crate) unix_nanos: u64,
 }
 
 pub(crate) struct Recorder {
     bytes: Vec<u8>,
-    /// Which of the known keys are set.
+    /// Which of the known keys may be set.
     known: u64,
     /// A bit for each key that is set, the same one for several: a key whose bit is missing is not set.
     keys: u64,
+    /// How many more attributes there may be.
+    attributes_left: u32,
+    /// The most bytes of the span with which a short attribute still fits, none being cut; 0 if there is none.
+    row_end: usize,
     /// The most characters of a text.
     length_max: usize,
-    attributes_max: usize,
     start_unix_nanos: u64,
     /// Where the name's field begins.
     name: u32,
@@ -114,7 +118,6 @@ pub(crate) struct Recorder {
 
 #[derive(Clone, Copy, Default)]
 struct Counts {
-    attributes: u32,
     dropped_attributes: u32,
     events: u32,
     dropped_events: u32,
@@ -122,8 +125,6 @@ struct Counts {
     dropped_links: u32,
     status: StatusCode,
     ended: bool,
-    /// Whether any attribute was set by a name instead of a known key: then a known key may be set without its bit.
-    by_name: bool,
 }
 
 impl Recorder {
@@ -135,8 +136,9 @@ impl Recorder {
             bytes: Vec::with_capacity(BYTES),
             known: 0,
             keys: 0,
+            attributes_left: 0,
+            row_end: 0,
             length_max: 0,
-            attributes_max: 0,
             start_unix_nanos: 0,
             name: 0,
             rest: 0,
@@ -177,8 +179,9 @@ impl Recorder {
 
     #[inline]
     pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
-        self.attributes_max = limits.attribute_count;
+        self.attributes_left = u32::try_from(limits.attribute_count).unwrap_or(u32::MAX);
         self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
+        self.measure();
         self.start_unix_nanos = start.unix_nanos;
         let mut flags = u32::from(start.context.flags().as_u8());
         // SAFETY: what follows is counted in `HEAD_BYTES`.
@@ -221,74 +224,78 @@ impl Recorder {
         self.counts.status
     }
 
-    pub(crate) fn set_name(&mut self, queue: &Queue, name: &str) {
+    pub(crate) fn set_name(&mut self, queue: &Queue, name: SpanName<'_>) {
         self.remove(self.name as usize);
         self.put_name(queue, name);
     }
 
     #[inline]
-    fn put_name(&mut self, queue: &Queue, name: &str) {
+    fn put_name(&mut self, queue: &Queue, name: SpanName<'_>) {
         self.name = self.here();
-        if name.len() <= SHORT && self.has_room(2 + name.len()) {
+        let pieces = name.pieces();
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        if len < 0x80 && self.has_room(2 + len) {
             // SAFETY: two bytes and the name.
-            let mut tail = unsafe { Tail::new(&mut self.bytes, 2 + name.len()) };
-            tail.short_field(NAME, name.as_bytes());
+            let mut tail = unsafe { Tail::new(&mut self.bytes, 2 + len) };
+            tail.array([NAME, len as u8]);
+            for piece in pieces {
+                tail.bytes(piece.as_bytes());
+            }
             return tail.finish();
         }
         self.put_long_name(queue, name);
     }
 
-    #[inline(never)]
-    fn put_long_name(&mut self, queue: &Queue, name: &str) {
-        let name = cut_bytes(name, NAME_BYTES);
-        let name = if self.reserve(queue, len_field_len(name.len())) { name } else { "" };
+    #[cold]
+    fn put_long_name(&mut self, queue: &Queue, name: SpanName<'_>) {
+        let mut left = NAME_BYTES;
+        let pieces = name.pieces().map(|piece| {
+            let kept = cut_bytes(piece, left);
+            // Nothing comes after what was cut.
+            left = if kept.len() < piece.len() { 0 } else { left - kept.len() };
+            kept
+        });
+        let len = pieces.iter().map(|piece| piece.len()).sum();
         // The capacity of every recorder has room for an empty name.
-        put_head(&mut self.bytes, NAME, name.len());
-        self.bytes.extend_from_slice(name.as_bytes());
-    }
-
-    /// Sets an attribute, if a few bits tell that its key is not set yet, if it is short, and if there is room as it is.
-    #[inline(always)]
-    pub(crate) fn try_short(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
-        let name = key.as_str();
-        match key.known_as() {
-            Some(known) => {
-                let first =
-                    self.known & known.bit() == 0 && (!self.counts.by_name || self.keys & key_bit(name) == 0);
-                let put = first && self.put_short(name, value);
-                if put {
-                    self.known |= known.bit();
-                }
-                put
-            }
-            None => {
-                let first = self.keys & key_bit(name) == 0 && (1..=SHORT).contains(&name.len());
-                let put = first && self.put_short(name, value);
-                if put {
-                    self.counts.by_name = true;
-                }
-                put
-            }
+        let len = if self.reserve(queue, len_field_len(len)) { len } else { 0 };
+        put_head(&mut self.bytes, NAME, len);
+        if len > 0 {
+            pieces.iter().for_each(|piece| self.bytes.extend_from_slice(piece.as_bytes()));
         }
     }
 
-    /// Appends an attribute with a short key and value, if there is room as it is.
+    /// The free end of the span, for short attributes. Nothing else is to be written before [`commit`](Self::commit).
     #[inline(always)]
-    fn put_short(&mut self, key: &str, value: Value<'_>) -> bool {
-        let is_short = match &value {
-            Value::Str(text) => text.len() <= SHORT.min(self.length_max),
-            Value::I64(_) | Value::Bool(_) => true,
-            _ => false,
-        };
-        let put = is_short
-            && (self.counts.attributes as usize) < self.attributes_max
-            && self.has_room(short_key_value_len_max(key, value));
-        if put {
-            put_short_key_value(&mut self.bytes, ATTRIBUTES, key, value);
-            self.counts.attributes += 1;
-            self.keys |= key_bit(key);
+    pub(super) fn row(&mut self) -> Row {
+        let (len, start) = (self.bytes.len(), self.bytes.as_mut_ptr());
+        Row {
+            at: start.wrapping_add(len),
+            last: start.wrapping_add(self.row_end),
+            known: self.known,
+            keys: self.keys,
+            left: self.attributes_left,
         }
-        put
+    }
+
+    /// Finds out how far a row goes, after the capacity or the limits have changed.
+    #[inline]
+    fn measure(&mut self) {
+        // A short text is never cut where longer ones are allowed.
+        let capacity = if self.length_max >= Row::TEXT_MAX { self.bytes.capacity() } else { 0 };
+        self.row_end = capacity.saturating_sub(Row::BYTES_MAX + END_BYTES);
+    }
+
+    /// Makes what was written to a row part of the span.
+    ///
+    /// # Safety
+    /// The row is this recorder's, made after the last change to it.
+    #[inline(always)]
+    pub(super) unsafe fn commit(&mut self, row: &Row) {
+        self.known = row.known;
+        self.keys = row.keys;
+        self.attributes_left = row.left;
+        // SAFETY: the row began at the end of the bytes, and up to here it has written all of the spare capacity.
+        unsafe { self.bytes.set_len(row.at.offset_from_unsigned(self.bytes.as_ptr())) }
     }
 
     /// Sets an attribute.
@@ -297,22 +304,21 @@ impl Recorder {
         if self.keys & key_bit(name) != 0 {
             self.remove_attribute(name);
         }
-        let is_short = (1..=SHORT).contains(&name.len());
-        let put = (is_short && self.put_short(name, value)) || self.put_attribute(queue, name, &value);
-        if !put {
+        if !self.put_attribute(queue, name, &value) {
             self.counts.dropped_attributes = self.counts.dropped_attributes.saturating_add(1);
             return;
         }
-        match key.known_as() {
-            Some(known) => self.known |= known.bit(),
-            None => self.counts.by_name = true,
-        }
+        self.known |= match key.known_as() {
+            Some(known) => known.bit(),
+            // It may be any of them.
+            None => u64::MAX,
+        };
     }
 
     /// Appends any attribute, if the limits allow it.
     #[inline(never)]
     fn put_attribute(&mut self, queue: &Queue, key: &str, value: &Value<'_>) -> bool {
-        if self.counts.attributes as usize >= self.attributes_max || key.is_empty() {
+        if self.attributes_left == 0 || key.is_empty() {
             return false;
         }
         let length_max = self.length_max;
@@ -326,7 +332,7 @@ impl Recorder {
             }
             put_key_value(&mut self.bytes, ATTRIBUTES, key, value, length_max);
         }
-        self.counts.attributes += 1;
+        self.attributes_left -= 1;
         self.keys |= key_bit(key);
         true
     }
@@ -349,7 +355,9 @@ impl Recorder {
             }
             room(bytes)
         };
-        put_formatted(&mut self.bytes, tag, key, text, length_max, &mut room)
+        let put = put_formatted(&mut self.bytes, tag, key, text, length_max, &mut room);
+        self.measure();
+        put
     }
 
     pub(crate) fn add_event(
@@ -548,7 +556,9 @@ impl Recorder {
     #[cold]
     fn grow(&mut self, queue: &Queue, bytes: usize) -> bool {
         let needed = self.bytes.len().saturating_add(bytes).saturating_add(END_BYTES);
-        grow(&mut self.bytes, queue, needed)
+        let grown = grow(&mut self.bytes, queue, needed);
+        self.measure();
+        grown
     }
 
     /// Takes out the attribute with this key, if there is one.
@@ -558,7 +568,7 @@ impl Recorder {
         while at < self.bytes.len() {
             let (len, content) = field_at(&self.bytes[at..]);
             if self.bytes[at] == ATTRIBUTES && field_at(content).1 == key.as_bytes() {
-                self.counts.attributes -= 1;
+                self.attributes_left = self.attributes_left.saturating_add(1);
                 return self.remove(at);
             }
             at += len;
@@ -607,7 +617,7 @@ fn field_at(bytes: &[u8]) -> (usize, &[u8]) {
 
 /// A bit that tells most keys apart: by their length, their last byte and one in the middle.
 #[inline(always)]
-fn key_bit(key: &str) -> u64 {
+pub(super) fn key_bit(key: &str) -> u64 {
     let bytes = key.as_bytes();
     match bytes.last() {
         Some(last) => {

@@ -1,7 +1,7 @@
 //! A span that somebody else owns.
 
 use super::attribute::with_texts;
-use super::{Key, Life, Link, Recorder, Recording, StatusCode, Value};
+use super::{Key, Life, Link, Recorder, Recording, SpanName, StatusCode, Value};
 use crate::context::SpanContext;
 
 /// The span of a context, to write to: a handler's view of the span that its middleware owns.
@@ -51,7 +51,8 @@ impl<'a> SpanRef<'a> {
     }
 
     /// Gives the span another name.
-    pub fn update_name(&self, name: &str) {
+    pub fn update_name<'n>(&self, name: impl Into<SpanName<'n>>) {
+        let name = name.into();
         self.record(|recorder, life| recorder.set_name(&life.pipeline.queue, name));
     }
 

@@ -6,11 +6,11 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Extensions, HeaderMap, StatusCode, header, response};
-use trace_core::{Context, Scope, Span, SpanKind, Tracer, display, semconv};
+use trace_core::{Attributes, Context, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::call::{Call, Ending, Protocol, RequestHead, ServiceError};
 use crate::conventions::{
-    ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, SpanName, protocol_version,
+    ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -89,59 +89,57 @@ impl Protocol for HttpClient {
         let template = request.extensions.get::<UrlTemplate>();
         let name = SpanName::new(method.in_span_name(), template.map(|template| template.0));
         let builder = match options.tracer {
-            Some(tracer) => tracer.span(&name),
-            None => trace_core::span(&name),
+            Some(tracer) => tracer.span(name),
+            None => trace_core::span(name),
         };
         let mut span = builder.kind(SpanKind::Client).scope(options.scope).start();
-        if span.is_recording() {
-            options.note(&mut span, &request, method, template);
+        if let Some(attributes) = span.attributes() {
+            options.note(attributes, &request, method, template);
         }
         (span, call)
     }
 }
 
 impl Options {
-    #[inline]
+    #[inline(always)]
     fn note(
         &self,
-        span: &mut Span,
+        mut attributes: Attributes<'_>,
         request: &RequestHead<'_>,
         method: MethodName<'_>,
         template: Option<&UrlTemplate>,
     ) {
-        span.set_attribute(semconv::HTTP_REQUEST_METHOD, method.attribute());
+        attributes.set(semconv::HTTP_REQUEST_METHOD, method.attribute());
         if let Some(original) = method.original() {
-            span.set_attribute(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
+            attributes.set(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
         // A low-level client's request names its server only in `Host`.
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let url = self.query.uri(request.uri).or_at("http", host);
         if let Some(server) = url.server() {
-            span.set_attribute(semconv::SERVER_ADDRESS, server.host);
+            attributes.set(semconv::SERVER_ADDRESS, server.host);
             if let Some(port) = server.port_or_default(url.scheme().unwrap_or_default()) {
-                span.set_attribute(semconv::SERVER_PORT, port);
+                attributes.set(semconv::SERVER_PORT, port);
             }
         }
-        span.set_attribute(semconv::URL_FULL, display(&url));
+        url.set(&mut attributes, semconv::URL_FULL);
         if let Some(UrlTemplate(template)) = template {
-            span.set_attribute(semconv::URL_TEMPLATE, *template);
+            attributes.set(semconv::URL_TEMPLATE, *template);
         }
     }
 }
 
 impl Call for HttpClientCall {
     fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
-        if !span.is_recording() {
-            return;
-        }
+        let Some(mut attributes) = span.attributes() else { return };
         self.status = Some(response.status);
-        span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
+        attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
         if let Some(version) = protocol_version(response.version) {
-            span.set_attribute(semconv::NETWORK_PROTOCOL_VERSION, version);
+            attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(peer) = (self.peer)(&response.extensions) {
-            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
-            span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
+            attributes.set(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }
     }
 

@@ -3,6 +3,7 @@
 //! [Semantic conventions for HTTP spans](https://opentelemetry.io/docs/specs/semconv/http/http-spans/), version 1.44.
 
 mod error;
+mod headers;
 mod method;
 mod server_address;
 mod text;
@@ -12,9 +13,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Version};
 use trace_core::{Context, SpanContext, Tracer};
 
 pub use self::error::ErrorType;
+pub use self::headers::RequestHeaders;
 pub use self::method::{KnownMethods, MethodName};
 pub use self::server_address::ServerAddress;
-pub use self::text::{IpText, SpanName, header_text, note_panic};
+pub use self::text::{IpText, header_text, note_panic};
 pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
 
 /// The protocol's version as `network.protocol.version` has it: `1.1`, `2`.
@@ -34,7 +36,7 @@ pub const fn protocol_version(version: Version) -> Option<&'static str> {
 /// A span of this process that is current already stands between the caller and this request, if it is of the same
 /// trace or the request tells of none: then that span is the parent. So a layer inside a layer makes a child, and not a
 /// second trace.
-pub fn caller_context(tracer: Tracer, headers: &HeaderMap) -> Context {
+pub fn caller_context(tracer: Tracer, headers: &RequestHeaders<'_>) -> Context {
     let caller = tracer.propagator().extract(headers);
     match (Context::current_span_context(), caller.span_context()) {
         (Some(here), None) if !here.is_remote() => Context::current(),

@@ -1,7 +1,9 @@
 //! Which server a request was meant for.
 
+use http::Uri;
 use http::uri::Authority;
-use http::{HeaderMap, Uri, header};
+
+use super::RequestHeaders;
 
 /// The name or address of a server, and its port, as the client wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -16,10 +18,10 @@ impl<'a> ServerAddress<'a> {
     /// The server that a request names: in its target (an absolute one, or HTTP/2's `:authority`), else in its `Host`.
     ///
     /// `Forwarded` and its kin are not looked at: anybody can write them.
-    pub fn of_request(uri: &'a Uri, headers: &'a HeaderMap) -> Option<Self> {
+    pub fn of_request(uri: &'a Uri, headers: &RequestHeaders<'a>) -> Option<Self> {
         match uri.authority() {
             Some(authority) => Self::of_authority(authority),
-            None => Self::parse(headers.get(header::HOST)?.as_bytes()),
+            None => Self::parse(headers.host()?.as_bytes()),
         }
     }
 

@@ -8,50 +8,6 @@ use std::ops::Deref;
 use http::HeaderValue;
 use trace_core::{Span, semconv};
 
-/// The longest name of a span that is made on the stack: longer than any method and nearly every route.
-const STACK: usize = 128;
-
-/// `{method} {target}`, or the method alone.
-#[derive(Clone)]
-pub struct SpanName(Made);
-
-#[derive(Clone)]
-enum Made {
-    Stack(Letters<STACK>),
-    Heap(String),
-}
-
-impl SpanName {
-    /// Joins the parts of a name.
-    #[inline]
-    pub fn new(method: &str, target: Option<&str>) -> Self {
-        let mut name = Letters::new();
-        let parts = [method, if target.is_some() { " " } else { "" }, target.unwrap_or_default()];
-        match parts.iter().try_for_each(|part| name.write_str(part)) {
-            Ok(()) => Self(Made::Stack(name)),
-            Err(fmt::Error) => Self(Made::Heap(parts.concat())),
-        }
-    }
-}
-
-impl Deref for SpanName {
-    type Target = str;
-
-    #[inline]
-    fn deref(&self) -> &str {
-        match &self.0 {
-            Made::Stack(name) => name.as_str(),
-            Made::Heap(name) => name,
-        }
-    }
-}
-
-impl fmt::Debug for SpanName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
 /// A header's value as text. A header may hold any bytes, an attribute only Unicode: what is none becomes `�`.
 pub fn header_text(value: &HeaderValue) -> impl fmt::Display {
     struct Text<'a>(&'a [u8]);

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use http::Uri;
-use trace_core::{Key, Span, display};
+use trace_core::{Attributes, Key, display};
 
 use super::ServerAddress;
 use super::text::Letters;
@@ -108,8 +108,24 @@ pub struct RedactedQuery<'a> {
     redaction: &'a QueryRedaction,
 }
 
-/// The longest redacted query that is made on the stack, in bytes.
-const QUERY_STACK: usize = 256;
+/// The longest URL or query that is made on the stack, in bytes.
+const STACK: usize = 256;
+
+/// Sets a text of several pieces as an attribute: made on the stack if it is short, as nearly all are, because a formatter
+/// takes several times as long.
+#[inline(always)]
+fn set_pieces(
+    attributes: &mut Attributes<'_>,
+    key: Key<'_>,
+    text: &dyn fmt::Display,
+    pieces: impl FnOnce(&mut Letters<STACK>) -> fmt::Result,
+) {
+    let mut made = Letters::new();
+    match pieces(&mut made) {
+        Ok(()) => attributes.set(key, made.as_str()),
+        Err(fmt::Error) => attributes.set(key, display(text)),
+    }
+}
 
 impl RedactedQuery<'_> {
     /// Writes what is left of the query, piece by piece. Neighbours that stay as they are are one piece.
@@ -136,15 +152,10 @@ impl RedactedQuery<'_> {
         write(&query[written..])
     }
 
-    /// Sets the query as an attribute of a span: made on the stack if it is short, as nearly all are, because a formatter
-    /// takes several times as long.
-    #[inline]
-    pub fn set(&self, span: &mut Span, key: Key<'_>) {
-        let mut text = Letters::<QUERY_STACK>::new();
-        match self.pieces(|piece| text.write_str(piece)) {
-            Ok(()) => span.set_attribute(key, text.as_str()),
-            Err(fmt::Error) => span.set_attribute(key, display(self)),
-        }
+    /// Sets the query as an attribute of a span.
+    #[inline(always)]
+    pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
+        set_pieces(attributes, key, self, |made| self.pieces(|piece| made.write_str(piece)));
     }
 }
 
@@ -184,28 +195,42 @@ impl<'a> RedactedUrl<'a> {
     }
 }
 
-impl fmt::Display for RedactedUrl<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl RedactedUrl<'_> {
+    /// Sets the URL as an attribute of a span.
+    #[inline(always)]
+    pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
+        set_pieces(attributes, key, self, |made| self.pieces(|piece| made.write_str(piece)));
+    }
+
+    /// Writes what is left of the URL, piece by piece.
+    #[inline]
+    fn pieces<E>(&self, mut write: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
         if let Some(authority) = self.authority {
             if let Some(scheme) = self.scheme {
-                f.write_str(scheme)?;
-                f.write_str(":")?;
+                write(scheme)?;
+                write(":")?;
             }
-            f.write_str("//")?;
+            write("//")?;
             match authority.rsplit_once('@') {
                 Some((_, host)) => {
-                    f.write_str("REDACTED:REDACTED@")?;
-                    f.write_str(host)?;
+                    write("REDACTED:REDACTED@")?;
+                    write(host)?;
                 }
-                None => f.write_str(authority)?,
+                None => write(authority)?,
             }
         }
-        f.write_str(self.path)?;
+        write(self.path)?;
         if let Some(query) = self.query {
-            f.write_str("?")?;
-            self.redaction.query(query).fmt(f)?;
+            write("?")?;
+            self.redaction.query(query).pieces(write)?;
         }
         Ok(())
+    }
+}
+
+impl fmt::Display for RedactedUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.pieces(|piece| f.write_str(piece))
     }
 }
 

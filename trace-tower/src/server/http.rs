@@ -4,12 +4,12 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::{Extensions, HeaderName, StatusCode, Uri, header, response};
-use trace_core::{Scope, Span, SpanKind, Tracer, display, semconv};
+use ::http::{Extensions, HeaderName, StatusCode, Uri, response};
+use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, display, semconv};
 
 use crate::call::{Call, Ending, Protocol, RequestHead};
 use crate::conventions::{
-    IpText, KnownMethods, MethodName, QueryRedaction, ServerAddress, SpanName, caller_context, header_text,
+    IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context, header_text,
     note_panic, protocol_version, put_response_headers,
 };
 
@@ -82,7 +82,8 @@ impl Protocol for HttpServer {
     fn start(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
         let options = &*self.options;
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
-        let caller = caller_context(tracer, request.headers);
+        let headers = RequestHeaders::new(request.headers);
+        let caller = caller_context(tracer, &headers);
         let mut call =
             HttpServerCall { status: None, panic_messages: options.panic_messages, response_headers: None };
         if options.leaves_out(&request) {
@@ -94,9 +95,9 @@ impl Protocol for HttpServer {
         let method = options.methods.name(request.method);
         let route = (options.route)(request.extensions);
         let name = SpanName::new(method.in_span_name(), route);
-        let mut span = tracer.span(&name).kind(SpanKind::Server).scope(options.scope).parent(&caller).start();
-        if span.is_recording() {
-            options.note(&mut span, &request, method, route);
+        let mut span = tracer.span(name).kind(SpanKind::Server).scope(options.scope).parent(&caller).start();
+        if let Some(attributes) = span.attributes() {
+            options.note(attributes, &request, &headers, method, route);
         }
         (span, call)
     }
@@ -119,41 +120,48 @@ impl Options {
         (self.original_uri)(request.extensions).unwrap_or(request.uri)
     }
 
-    #[inline]
-    fn note(&self, span: &mut Span, request: &RequestHead<'_>, method: MethodName<'_>, route: Option<&str>) {
+    #[inline(always)]
+    fn note(
+        &self,
+        mut attributes: Attributes<'_>,
+        request: &RequestHead<'_>,
+        headers: &RequestHeaders<'_>,
+        method: MethodName<'_>,
+        route: Option<&str>,
+    ) {
         let uri = self.uri(request);
-        span.set_attribute(semconv::HTTP_REQUEST_METHOD, method.attribute());
+        attributes.set(semconv::HTTP_REQUEST_METHOD, method.attribute());
         if let Some(original) = method.original() {
-            span.set_attribute(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
+            attributes.set(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
         if let Some(route) = route {
-            span.set_attribute(semconv::HTTP_ROUTE, route);
+            attributes.set(semconv::HTTP_ROUTE, route);
         }
-        span.set_attribute(semconv::URL_PATH, uri.path());
+        attributes.set(semconv::URL_PATH, uri.path());
         let scheme = self.scheme.or_else(|| uri.scheme_str()).unwrap_or("http");
-        span.set_attribute(semconv::URL_SCHEME, scheme);
+        attributes.set(semconv::URL_SCHEME, scheme);
         if let Some(query) = uri.query() {
-            self.query.query(query).set(span, semconv::URL_QUERY);
+            self.query.query(query).set(&mut attributes, semconv::URL_QUERY);
         }
-        if let Some(server) = ServerAddress::of_request(uri, request.headers) {
-            span.set_attribute(semconv::SERVER_ADDRESS, server.host);
+        if let Some(server) = ServerAddress::of_request(uri, headers) {
+            attributes.set(semconv::SERVER_ADDRESS, server.host);
             if let Some(port) = server.port_or_default(scheme) {
-                span.set_attribute(semconv::SERVER_PORT, port);
+                attributes.set(semconv::SERVER_PORT, port);
             }
         }
         if let Some(peer) = (self.peer)(request.extensions) {
             let address = IpText::new(peer.ip());
-            span.set_attribute(semconv::CLIENT_ADDRESS, &*address);
-            span.set_attribute(semconv::NETWORK_PEER_ADDRESS, &*address);
-            span.set_attribute(semconv::NETWORK_PEER_PORT, peer.port());
+            attributes.set(semconv::CLIENT_ADDRESS, &*address);
+            attributes.set(semconv::NETWORK_PEER_ADDRESS, &*address);
+            attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }
         if let Some(version) = protocol_version(request.version) {
-            span.set_attribute(semconv::NETWORK_PROTOCOL_VERSION, version);
+            attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
-        if let Some(agent) = request.headers.get(header::USER_AGENT) {
+        if let Some(agent) = headers.user_agent() {
             match std::str::from_utf8(agent.as_bytes()) {
-                Ok(agent) => span.set_attribute(semconv::USER_AGENT_ORIGINAL, agent),
-                Err(_) => span.set_attribute(semconv::USER_AGENT_ORIGINAL, display(&header_text(agent))),
+                Ok(agent) => attributes.set(semconv::USER_AGENT_ORIGINAL, agent),
+                Err(_) => attributes.set(semconv::USER_AGENT_ORIGINAL, display(&header_text(agent))),
             }
         }
     }

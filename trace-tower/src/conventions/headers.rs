@@ -1,0 +1,142 @@
+//! The headers of a request that say something about its trace, found in one pass.
+
+use http::{HeaderMap, HeaderValue};
+use trace_core::propagation::Extractor;
+
+/// What propagation and the conventions look for in every request's headers.
+///
+/// A look-up by name hashes the name, which takes as long as looking at four headers; five names are looked up, and a request
+/// has some ten headers.
+#[derive(Clone, Copy, Debug)]
+pub struct RequestHeaders<'a> {
+    all: &'a HeaderMap,
+    host: Option<&'a HeaderValue>,
+    user_agent: Option<&'a HeaderValue>,
+    traceparent: Lines<'a>,
+    tracestate: Lines<'a>,
+    baggage: Lines<'a>,
+}
+
+/// The lines of one name.
+#[derive(Clone, Copy, Debug)]
+enum Lines<'a> {
+    None,
+    One(&'a HeaderValue),
+    Several,
+}
+
+impl<'a> Lines<'a> {
+    #[inline]
+    const fn add(&mut self, line: &'a HeaderValue) {
+        *self = match self {
+            Self::None => Self::One(line),
+            Self::One(_) | Self::Several => Self::Several,
+        };
+    }
+}
+
+impl<'a> RequestHeaders<'a> {
+    /// Looks through the headers.
+    #[inline]
+    pub fn new(all: &'a HeaderMap) -> Self {
+        let mut found = Self {
+            all,
+            host: None,
+            user_agent: None,
+            traceparent: Lines::None,
+            tracestate: Lines::None,
+            baggage: Lines::None,
+        };
+        for (name, value) in all {
+            match name.as_str() {
+                "host" => found.host = found.host.or(Some(value)),
+                "user-agent" => found.user_agent = found.user_agent.or(Some(value)),
+                "traceparent" => found.traceparent.add(value),
+                "tracestate" => found.tracestate.add(value),
+                "baggage" => found.baggage.add(value),
+                _ => {}
+            }
+        }
+        found
+    }
+
+    /// The first `Host`.
+    #[inline]
+    pub const fn host(&self) -> Option<&'a HeaderValue> {
+        self.host
+    }
+
+    /// The first `User-Agent`.
+    #[inline]
+    pub const fn user_agent(&self) -> Option<&'a HeaderValue> {
+        self.user_agent
+    }
+
+    #[inline]
+    fn lines(&self, name: &str) -> Lines<'a> {
+        match name {
+            "traceparent" => self.traceparent,
+            "tracestate" => self.tracestate,
+            "baggage" => self.baggage,
+            // Of any other format.
+            _ => Lines::Several,
+        }
+    }
+}
+
+impl Extractor for RequestHeaders<'_> {
+    #[inline]
+    fn get<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
+        match self.lines(name) {
+            Lines::None => None,
+            Lines::One(line) => Some(line.as_bytes()),
+            Lines::Several => Extractor::get(self.all, name),
+        }
+    }
+
+    #[inline]
+    fn get_all(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
+        match self.lines(name) {
+            Lines::None => {}
+            Lines::One(line) => each(line.as_bytes()),
+            Lines::Several => Extractor::get_all(self.all, name, each),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lines(headers: &RequestHeaders<'_>, name: &str) -> Vec<String> {
+        let mut lines = Vec::new();
+        headers.get_all(name, &mut |line| lines.push(String::from_utf8_lossy(line).into_owned()));
+        let first = headers.get(name).map(|line| String::from_utf8_lossy(line).into_owned());
+        assert_eq!(first.as_ref(), lines.first());
+        lines
+    }
+
+    #[test]
+    fn what_is_found_is_what_a_look_up_finds() {
+        let mut all = HeaderMap::new();
+        for (name, value) in [
+            ("tracestate", "a=1"),
+            ("host", "first"),
+            ("baggage", "k=v"),
+            ("tracestate", "b=2"),
+            ("host", "second"),
+            ("accept", "*/*"),
+            ("b3", "0"),
+            ("user-agent", "curl"),
+        ] {
+            all.append(name, HeaderValue::from_static(value));
+        }
+        let headers = RequestHeaders::new(&all);
+        assert_eq!(headers.host().unwrap(), "first");
+        assert_eq!(headers.user_agent().unwrap(), "curl");
+        assert_eq!(lines(&headers, "traceparent"), [""; 0]);
+        assert_eq!(lines(&headers, "tracestate"), ["a=1", "b=2"]);
+        assert_eq!(lines(&headers, "baggage"), ["k=v"]);
+        assert_eq!(lines(&headers, "b3"), ["0"]);
+    }
+}
