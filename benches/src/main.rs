@@ -6,6 +6,7 @@
 mod exporters;
 mod harness;
 mod middleware;
+mod propagation;
 mod span;
 
 use std::error::Error;
@@ -15,7 +16,7 @@ use clap::{Args, Parser, Subcommand};
 
 use harness::{Bench, Callgrind, Collector, Effort, Machine, Report, Task};
 
-const BENCHES: &[&Bench] = &[&span::BENCH, &middleware::BENCH];
+const BENCHES: &[&Bench] = &[&span::BENCH, &propagation::BENCH, &middleware::BENCH];
 
 /// Where `--write` puts the results.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
