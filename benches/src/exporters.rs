@@ -14,8 +14,10 @@ use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
 use trace_core::Tracer;
 use trace_core::config::{ExporterConfig, OtlpConfig};
 use trace_core::sampler::{AnySampler, ParentBased};
+use tracing::{Level, Subscriber};
 use tracing_subscriber::Registry;
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::{Layered, SubscriberExt};
 
 use crate::harness::Collector;
 
@@ -80,10 +82,60 @@ pub(crate) fn tracing(collector: &Collector, sampled: Sampled) -> impl Fn() + Sy
     let layer = tracing_opentelemetry::layer()
         .with_location(false)
         .with_threads(false)
+        .with_target(false)
         .with_tracked_inactivity(false)
         .with_tracer(provider.tracer(SERVICE));
-    tracing::subscriber::set_global_default(Registry::default().with(layer)).expect("it is the only one");
+    listen(registry().with(layer));
     move || drain_sdk(&provider)
+}
+
+/// The same with OpenTelemetry 0.32, for the peers that have not left it.
+pub(crate) fn tracing_0_32(collector: &Collector, sampled: Sampled) -> impl Fn() + Sync + 'static {
+    use opentelemetry_0_32::trace::TracerProvider as _;
+    use opentelemetry_otlp_0_32::{Protocol, SpanExporter, WithExportConfig as _};
+    use opentelemetry_sdk_0_32::Resource;
+    use opentelemetry_sdk_0_32::propagation::TraceContextPropagator;
+    use opentelemetry_sdk_0_32::trace::{Sampler, SdkTracerProvider};
+
+    let here = match sampled {
+        Sampled::Yes => Sampler::AlwaysOn,
+        Sampled::No => Sampler::AlwaysOff,
+    };
+    let exporter = SpanExporter::builder()
+        .with_http()
+        .with_protocol(Protocol::HttpBinary)
+        .with_endpoint(&collector.endpoint)
+        .build()
+        .expect("the runner's address is one");
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(here)))
+        .with_resource(Resource::builder().with_service_name(SERVICE).build())
+        .with_batch_exporter(exporter)
+        .build();
+    opentelemetry_0_32::global::set_text_map_propagator(TraceContextPropagator::new());
+    let layer = tracing_opentelemetry_0_33::layer()
+        .with_location(false)
+        .with_threads(false)
+        .with_target(false)
+        .with_tracked_inactivity(false)
+        .with_tracer(provider.tracer(SERVICE));
+    listen(registry().with(layer));
+    move || provider.force_flush().expect("the local collector takes everything")
+}
+
+/// What every subscriber is made of: a registry, and a filter as a service has it in production.
+///
+/// The filter lets pass what is of the level `INFO`, and the spans of axum- and tonic-tracing-opentelemetry, which are of
+/// the level `TRACE` and have a target by which their documentation enables them. It is asked once for each place in
+/// the source. Without it the `DEBUG` events of tower-http would become events of axum-otel's spans.
+pub(crate) fn registry() -> Layered<Targets, Registry> {
+    let filter = Targets::new().with_default(LevelFilter::INFO).with_target("otel::tracing", Level::TRACE);
+    Registry::default().with(filter)
+}
+
+/// Makes this the subscriber of the process.
+pub(crate) fn listen(subscriber: impl Subscriber + Send + Sync) {
+    tracing::subscriber::set_global_default(subscriber).expect("it is the only one");
 }
 
 /// fastrace with its OpenTelemetry reporter.

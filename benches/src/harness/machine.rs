@@ -12,15 +12,21 @@ const LOCK: &str = include_str!("../../../Cargo.lock");
 /// The crates that are compared.
 const PEERS: &[&str] = &[
     "axum",
+    "axum-otel",
     "axum-tracing-opentelemetry",
     "fastrace",
     "fastrace-axum",
     "fastrace-opentelemetry",
+    "fastrace-tracing",
+    "opentelemetry-http",
     "opentelemetry-instrumentation-tower",
     "opentelemetry-otlp",
     "opentelemetry_sdk",
     "tower-http",
+    "tower-otel",
+    "tracing",
     "tracing-opentelemetry",
+    "tracing-subscriber",
 ];
 
 pub(crate) struct Machine {
