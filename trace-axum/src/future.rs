@@ -1,7 +1,7 @@
 //! The future of a layered route.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use axum::BoxError;
 use axum::body::Body;
@@ -36,8 +36,7 @@ where
     type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let response = ready!(self.project().inner.poll(cx))?;
         // What is a `Body` already stays what it is.
-        Poll::Ready(Ok(response.map(|body| body.try_into_inner().map_or_else(Body::new, Body::new))))
+        self.project().inner.poll_with(cx, |body| body.try_into_inner().map_or_else(Body::new, Body::new))
     }
 }

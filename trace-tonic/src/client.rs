@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::{HeaderMap, Request, Response, response};
+use http::{HeaderMap, Request, Response};
 use http_body::Body;
 use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
@@ -12,7 +12,7 @@ use tower_service::Service;
 use trace_core::{Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
 use trace_tower::conventions::ServerAddress;
-use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture, ServiceError};
+use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead, ServiceError};
 
 use crate::method::{Method, SYSTEM};
 use crate::status::{self, Side, Told, note_cancelled};
@@ -183,8 +183,8 @@ impl Protocol for GrpcClient {
 
 impl Call for GrpcClientCall {
     #[inline]
-    fn head(&mut self, _: &mut Span, response: &mut response::Parts) {
-        self.told.head(response.status, &response.headers);
+    fn head(&mut self, _: &mut Span, response: ResponseHead<'_>) {
+        self.told.head(response.status, response.headers);
     }
 
     #[inline]

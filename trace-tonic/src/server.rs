@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use http::uri::PathAndQuery;
-use http::{Extensions, HeaderMap, Request, Response, response};
+use http::{Extensions, HeaderMap, Request, Response};
 use http_body::Body;
 use tonic::Code;
 use tonic::server::NamedService;
@@ -16,7 +16,7 @@ use tower_service::Service;
 use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
 use trace_tower::conventions::{IpText, RequestHeaders, ServerAddress, caller_context, note_panic};
-use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture};
+use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead};
 
 use crate::descriptor::{self, DescriptorError};
 use crate::method::{Method, Methods, OTHER, SYSTEM};
@@ -273,8 +273,8 @@ impl Default for Options {
 
 impl Call for GrpcServerCall {
     #[inline]
-    fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
-        let code = self.told.head(response.status, &response.headers);
+    fn head(&mut self, span: &mut Span, response: ResponseHead<'_>) {
+        let code = self.told.head(response.status, response.headers);
         if let Some(path) = self.doubtful.take()
             && code == Some(Code::Unimplemented)
         {
@@ -286,6 +286,11 @@ impl Call for GrpcServerCall {
     }
 
     #[inline]
+    fn wants_panics(&self) -> bool {
+        self.panic_messages
+    }
+
+    #[inline]
     fn trailers(&mut self, _: &mut Span, trailers: &HeaderMap) {
         self.told.trailers(trailers);
     }
@@ -294,7 +299,7 @@ impl Call for GrpcServerCall {
     fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
         match ending {
             Ending::Panicked(panic) => {
-                note_panic(span, panic, self.panic_messages);
+                note_panic(span, panic);
                 span.set_error_if_unset("panic");
                 Side::Server.note(span, Code::Unknown);
             }

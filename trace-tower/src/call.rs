@@ -9,10 +9,9 @@ use std::error::Error;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
-use std::task::Poll;
 
-use http::{Extensions, HeaderMap, Method, Request, Uri, Version, response};
-use trace_core::Span;
+use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
+use trace_core::{Attached, Span};
 
 use crate::conventions::ErrorType;
 
@@ -32,8 +31,18 @@ pub trait Protocol {
 
 /// One call: what is noted of its response, and what its ending means.
 pub trait Call {
-    /// The head of the response is there. It may be changed; the span may be one that does not record.
-    fn head(&mut self, span: &mut Span, response: &mut response::Parts);
+    /// The head of the response is there. Only called for a span that records.
+    fn head(&mut self, span: &mut Span, response: ResponseHead<'_>);
+
+    /// Puts what the caller is to be told into the headers of the response, which is about to be handed over.
+    fn put_headers(&mut self, span: &Span, headers: &mut HeaderMap) {
+        let _ = (span, headers);
+    }
+
+    /// Whether [`Ending::Panicked`] is to have what the panic says, which costs every call a little.
+    fn wants_panics(&self) -> bool {
+        false
+    }
 
     /// The trailers have come. Only called for a span that records.
     fn trailers(&mut self, span: &mut Span, trailers: &HeaderMap) {
@@ -71,6 +80,30 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
     }
 }
 
+/// The head of a response, whatever its body is.
+#[derive(Clone, Copy, Debug)]
+pub struct ResponseHead<'a> {
+    /// The status.
+    pub status: StatusCode,
+    /// The version of HTTP.
+    pub version: Version,
+    /// The headers.
+    pub headers: &'a HeaderMap,
+    /// What clients and other middlewares know of the response.
+    pub extensions: &'a Extensions,
+}
+
+impl<'a, B> From<&'a Response<B>> for ResponseHead<'a> {
+    fn from(response: &'a Response<B>) -> Self {
+        Self {
+            status: response.status(),
+            version: response.version(),
+            headers: response.headers(),
+            extensions: response.extensions(),
+        }
+    }
+}
+
 /// How a call ended. Each call ends once, by the first of these that happens.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
@@ -89,8 +122,9 @@ pub enum Ending<'a> {
     /// The response, or its body, was dropped before its end: the caller went away, or a timeout outside struck. Which
     /// of them it was cannot be told.
     Cancelled,
-    /// The service, its future or its body panicked. The panic goes on after it is noted.
-    Panicked(&'a (dyn Any + Send)),
+    /// The service, its future or its body panicked. The panic goes on after it is noted. What it says is there only for a call
+    /// that [wants it](Call::wants_panics).
+    Panicked(Option<&'a (dyn Any + Send)>),
 }
 
 impl Ending<'_> {
@@ -148,80 +182,64 @@ impl<'a> ServiceError<'a> {
     }
 }
 
-/// A call that is not over: its span, and what its protocol knows.
+/// A call: its span, and what its protocol knows.
 #[derive(Debug)]
 pub(crate) struct OpenCall<C> {
     pub(crate) span: Span,
     pub(crate) call: C,
+    /// Whether it is noted how the call ended.
+    over: bool,
 }
 
 impl<C: Call> OpenCall<C> {
+    pub(crate) const fn new(span: Span, call: C) -> Self {
+        Self { span, call, over: false }
+    }
+
     /// Says how the call ended, and ends its span.
+    #[inline]
     pub(crate) fn end(mut self, ending: Ending<'_>) {
         self.note(ending);
     }
 
+    #[inline]
     fn note(&mut self, ending: Ending<'_>) {
-        if self.span.is_recording() {
+        if !self.over && self.span.is_recording() {
             self.call.end(&mut self.span, ending);
         }
+        self.over = true;
     }
 
-    /// Runs a part of the work of a call inside its span.
+    /// Goes inside the call's span.
+    #[inline]
+    pub(crate) fn enter(&mut self) -> Inside<'_, C> {
+        Inside { span: self.span.attach(), call: &mut self.call, over: &mut self.over, left: false }
+    }
+
+    /// Does a part of the work of a call inside its span.
     ///
     /// # Panics
-    /// When `f` does, after the panic is noted, `clean_up` has run inside the span, and the span has ended.
+    /// When `f` does, after the panic is noted.
     #[inline]
-    pub(crate) fn run<S>(
-        open: &mut Option<Self>,
-        state: &mut S,
-        f: impl FnOnce(&mut S),
-        clean_up: impl FnOnce(&mut S),
-    ) {
-        let Some(call) = open else { return f(state) };
-        if !call.span.is_recording() {
-            return call.span.enter(|| f(state));
+    pub(crate) fn run<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        if self.call.wants_panics() {
+            return self.run_and_catch(f);
         }
-        // What is caught and what it made are handed over by reference: they are large.
-        if let Err(panic) = call.span.enter(|| panic::catch_unwind(AssertUnwindSafe(|| f(state)))) {
-            Self::panicked(open, panic, || clean_up(state));
-        }
+        let inside = self.enter();
+        let result = f();
+        inside.leave();
+        result
     }
 
     #[cold]
-    fn panicked(open: &mut Option<Self>, panic: Box<dyn Any + Send>, clean_up: impl FnOnce()) -> ! {
-        if let Some(mut call) = open.take() {
-            // Noted first, so that it stands even if cleaning up panics.
-            call.note(Ending::Panicked(&*panic));
-            call.span.enter(clean_up);
+    pub(crate) fn run_and_catch<R>(&mut self, f: impl FnOnce() -> R) -> R {
+        match self.span.enter(|| panic::catch_unwind(AssertUnwindSafe(f))) {
+            Ok(result) => result,
+            Err(panic) => {
+                self.note(Ending::Panicked(Some(&*panic)));
+                panic::resume_unwind(panic)
+            }
         }
-        panic::resume_unwind(panic)
-    }
-
-    /// Polls what belongs to a call, inside its span, and drops it there when it is done, which `f` says beside its
-    /// result.
-    ///
-    /// # Panics
-    /// When `f` does, after the panic is noted and the span has ended.
-    #[inline]
-    pub(crate) fn poll<T, R>(
-        open: &mut Option<Self>,
-        inner: Pin<&mut Option<T>>,
-        f: impl FnOnce(Pin<&mut T>) -> Poll<(R, bool)>,
-    ) -> Poll<(R, bool)> {
-        let mut state = (inner, Poll::Pending);
-        Self::run(
-            open,
-            &mut state,
-            |(inner, result)| {
-                *result = f(inner.as_mut().as_pin_mut().expect("polled after completion"));
-                if let Poll::Ready((_, true)) = result {
-                    inner.set(None);
-                }
-            },
-            |(inner, _)| inner.set(None),
-        );
-        state.1
     }
 
     /// Drops what belongs to a call, inside its span, and ends the call.
@@ -231,6 +249,43 @@ impl<C: Call> OpenCall<C> {
             call.note(ending);
             call.span.enter(|| inner.set(None));
         }
+    }
+}
+
+/// The inside of a call's span, until it is left. A panic that passes is noted, and catching it is left to others: what
+/// was under way stays as it is, and is dropped by whoever has it, which is when the span ends.
+pub(crate) struct Inside<'a, C: Call> {
+    // Attached to the end: who notes a panic writes to a span that is current.
+    span: Attached<'a>,
+    call: &'a mut C,
+    over: &'a mut bool,
+    left: bool,
+}
+
+impl<C: Call> Inside<'_, C> {
+    /// Goes back outside, where the work is done.
+    #[inline]
+    pub(crate) fn leave(mut self) {
+        self.left = true;
+    }
+}
+
+impl<C: Call> Drop for Inside<'_, C> {
+    #[inline]
+    fn drop(&mut self) {
+        if !self.left {
+            self.panicked();
+        }
+    }
+}
+
+impl<C: Call> Inside<'_, C> {
+    #[cold]
+    fn panicked(&mut self) {
+        if !*self.over && self.span.is_recording() {
+            self.call.end(&mut self.span, Ending::Panicked(None));
+        }
+        *self.over = true;
     }
 }
 

@@ -6,7 +6,7 @@ pub mod conventions;
 pub mod server;
 
 #[doc(inline)]
-pub use call::{Call, Ending, Protocol, RequestHead, ServiceError};
+pub use call::{Call, Ending, Protocol, RequestHead, ResponseHead, ServiceError};
 #[doc(inline)]
 pub use client::{ClientTrace, ClientTraceLayer};
 #[doc(inline)]

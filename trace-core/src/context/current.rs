@@ -28,8 +28,9 @@ pub(crate) fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
     }
 }
 
+/// Exchanges a context with the current one.
 #[inline]
-fn swap(context: &mut Context) {
+pub(crate) fn swap(context: &mut Context) {
     // Without thread-locals there is nothing to set, and nothing that would look at it.
     let _ = CURRENT.try_with(|current| {
         if let Ok(mut current) = current.try_borrow_mut() {

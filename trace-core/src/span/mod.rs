@@ -16,7 +16,9 @@ mod scope;
 mod span_ref;
 
 use std::fmt;
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::SystemTime;
@@ -39,7 +41,7 @@ use attribute::with_texts;
 
 use crate::clock;
 use crate::config::SpanLimits;
-use crate::context::{Context, Entered, SpanContext};
+use crate::context::{Context, SpanContext, swap_current};
 use crate::semconv;
 
 /// A unit of work while it is done. It ends when it is dropped.
@@ -249,8 +251,25 @@ impl Span {
     /// Runs a closure inside the span, which does not end by it.
     #[inline]
     pub fn enter<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        let _entered = Entered::new(&mut self.context);
+        let _entered = self.attach();
         f()
+    }
+
+    /// Makes this the thread's current span until the guard is dropped, for those whom [`enter`](Self::enter) does not suit: a
+    /// middleware that has to know how it is left. The guard is to be dropped before whatever was attached earlier.
+    ///
+    /// ```
+    /// let mut span = trace_core::span("handle").start();
+    /// {
+    ///     let mut attached = span.attach();
+    ///     attached.set_attribute("shop.order", 7);
+    ///     // What starts here is a child of `handle`.
+    /// }
+    /// ```
+    #[inline]
+    pub fn attach(&mut self) -> Attached<'_> {
+        swap_current(&mut self.context);
+        Attached { span: self, not_send: PhantomData }
     }
 
     /// Runs a closure as the work of the span, which ends with it.
@@ -353,6 +372,35 @@ impl Recording {
                 }
             }),
         }
+    }
+}
+
+/// A span that is current on its thread until this is dropped, also by a panic: see [`Span::attach`].
+#[derive(Debug)]
+pub struct Attached<'a> {
+    span: &'a mut Span,
+    /// It belongs to its thread.
+    not_send: PhantomData<*const ()>,
+}
+
+impl Deref for Attached<'_> {
+    type Target = Span;
+
+    fn deref(&self) -> &Span {
+        self.span
+    }
+}
+
+impl DerefMut for Attached<'_> {
+    fn deref_mut(&mut self) -> &mut Span {
+        self.span
+    }
+}
+
+impl Drop for Attached<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        swap_current(&mut self.span.context);
     }
 }
 

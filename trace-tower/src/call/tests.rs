@@ -14,7 +14,7 @@ fn an_ending_is_an_error_or_it_is_not() {
         (Ending::ServiceError(ServiceError::new(&text)), Some("service_error")),
         (Ending::ServiceError(ServiceError::new(&7_u8)), Some("u8")),
         (Ending::Cancelled, Some("cancelled")),
-        (Ending::Panicked(&*panic), Some("panic")),
+        (Ending::Panicked(Some(&*panic)), Some("panic")),
     ] {
         assert_eq!(ending.error_type().as_deref(), class, "{ending:?}");
     }

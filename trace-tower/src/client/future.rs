@@ -42,10 +42,12 @@ impl<F> ResponseFuture<F> {
     where
         S: Service<Request<B>, Future = F>,
     {
-        let mut this = Self { inner: None, open: Some(OpenCall { span, call }) };
-        let Self { inner, open } = &mut this;
-        OpenCall::run(open, inner, |inner| *inner = Some(client.call(request)), |_| ());
-        this
+        let mut open = OpenCall::new(span, call);
+        // Not by a closure: requests are large, and it would be moved into it and out again.
+        let inside = open.enter();
+        let inner = client.call(request);
+        inside.leave();
+        Self { inner: Some(inner), open: Some(open) }
     }
 }
 
@@ -57,22 +59,27 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let this = self.project();
-        let (result, _) = ready!(OpenCall::poll(this.open, this.inner, |inner| inner
-            .poll(cx)
-            .map(|result| (result, true))));
-        let mut open = this.open.take().expect("a future that was not ready has a call");
-        match result {
+        let mut this = self.project();
+        let open = this.open.as_mut().expect("polled after completion");
+        let result = open.run(|| {
+            let result = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+            if result.is_ready() {
+                // What the client's future still holds is dropped inside the span.
+                this.inner.set(None);
+            }
+            result
+        });
+        let result = ready!(result);
+        let mut open = this.open.take().expect("it was just there");
+        match &result {
             Ok(response) => {
-                let (mut head, body) = response.into_parts();
-                open.call.head(&mut open.span, &mut head);
+                if open.span.is_recording() {
+                    open.call.head(&mut open.span, response.into());
+                }
                 open.end(Ending::Complete);
-                Poll::Ready(Ok(Response::from_parts(head, body)))
             }
-            Err(error) => {
-                open.end(Ending::ServiceError(ServiceError::new(&error)));
-                Poll::Ready(Err(error))
-            }
+            Err(error) => open.end(Ending::ServiceError(ServiceError::new(error))),
         }
+        Poll::Ready(result)
     }
 }

@@ -5,10 +5,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::{Extensions, HeaderMap, StatusCode, header, response};
+use ::http::{Extensions, HeaderMap, StatusCode, header};
 use trace_core::{Attributes, Context, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
-use crate::call::{Call, Ending, Protocol, RequestHead, ServiceError};
+use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead, ServiceError};
 use crate::conventions::{
     ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version,
 };
@@ -130,14 +130,15 @@ impl Options {
 }
 
 impl Call for HttpClientCall {
-    fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
+    #[inline]
+    fn head(&mut self, span: &mut Span, response: ResponseHead<'_>) {
         let Some(mut attributes) = span.attributes() else { return };
         self.status = Some(response.status);
         attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
         if let Some(version) = protocol_version(response.version) {
             attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
-        if let Some(peer) = (self.peer)(&response.extensions) {
+        if let Some(peer) = (self.peer)(response.extensions) {
             attributes.set(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
             attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }

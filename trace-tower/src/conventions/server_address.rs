@@ -36,23 +36,36 @@ impl<'a> ServerAddress<'a> {
     /// [RFC 3986, 3.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2)
     #[inline]
     pub fn parse(authority: &'a [u8]) -> Option<Self> {
-        let (mut host, mut rest) = split_name(authority);
-        if let Some(at) = rest.iter().rposition(|byte| *byte == b'@') {
-            (host, rest) = split_name(&rest[at + 1..]);
+        let (host, port) = split_port(authority);
+        match is_name(host) {
+            // Nearly always.
+            true => Some(Self { host: std::str::from_utf8(host).ok()?, port }),
+            false => Self::parse_rare(authority),
         }
-        if let (b"", [b'[', literal @ ..]) = (host, rest) {
-            let end = literal.iter().position(|byte| *byte == b']')?;
-            (host, rest) = (&literal[..end], &literal[end + 1..]);
-            host.iter().all(|byte| is_in_literal(*byte)).then_some(())?;
-        }
+    }
+
+    /// An authority that is not just a name and a port.
+    #[cold]
+    fn parse_rare(authority: &'a [u8]) -> Option<Self> {
+        let user = authority.iter().rposition(|byte| *byte == b'@').map_or(0, |at| at + 1);
+        let authority = &authority[user..];
+        let (host, rest) = match authority {
+            [b'[', literal @ ..] => {
+                let end = literal.iter().position(|byte| *byte == b']')?;
+                let (host, rest) = (&literal[..end], &literal[end + 1..]);
+                host.iter().all(|byte| is_in_literal(*byte)).then_some((host, rest))?
+            }
+            // What comes after the first colon may be anything that begins with one.
+            _ => authority.split_at(authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len())),
+        };
         let port = match rest {
             [] => None,
             [b':', digits @ ..] => port(digits),
-            // A port of several parts, or an address of IPv6 without brackets; anything else is no authority.
             _ => return None,
         };
+        let is_literal = authority.first() == Some(&b'[');
         let host = std::str::from_utf8(host).ok()?;
-        (!host.is_empty()).then_some(Self { host, port })
+        (!host.is_empty() && (is_literal || is_name(host.as_bytes()))).then_some(Self { host, port })
     }
 
     /// The port that was written, else the one that the scheme stands for.
@@ -65,11 +78,33 @@ impl<'a> ServerAddress<'a> {
     }
 }
 
-/// The name at the beginning, and what comes after it.
+/// A name, and the port behind it; all of it is the name, if there is no port.
 #[inline]
-fn split_name(authority: &[u8]) -> (&[u8], &[u8]) {
-    let end = authority.iter().position(|byte| !IN_NAME[usize::from(*byte)]);
-    authority.split_at(end.unwrap_or(authority.len()))
+fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
+    let (mut port, mut scale) = (0, 1);
+    for (at, byte) in authority.iter().enumerate().rev().take(PORT_DIGITS + 1) {
+        match byte {
+            b'0'..=b'9' => {
+                port += u32::from(byte - b'0') * scale;
+                scale *= 10;
+            }
+            b':' if scale > 1 => match u16::try_from(port) {
+                Ok(port) => return (&authority[..at], Some(port)),
+                Err(_) => break,
+            },
+            _ => break,
+        }
+    }
+    (authority, None)
+}
+
+/// The most digits of a port.
+const PORT_DIGITS: usize = 5;
+
+/// Whether this is a registered name, or an address of IPv4. All of it is looked at before anything is decided.
+#[inline]
+fn is_name(host: &[u8]) -> bool {
+    !host.is_empty() && host.iter().fold(true, |is_name, byte| is_name & IN_NAME[usize::from(*byte)])
 }
 
 /// Which bytes a registered name consists of ([RFC 3986, 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2));
@@ -95,7 +130,7 @@ const fn is_in_literal(byte: u8) -> bool {
 
 #[inline]
 fn port(digits: &[u8]) -> Option<u16> {
-    if digits.is_empty() || digits.len() > 5 {
+    if digits.is_empty() || digits.len() > PORT_DIGITS {
         return None;
     }
     let mut port = 0;

@@ -87,22 +87,26 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let this = self.project();
-        if this.inner.is_none() {
-            return Poll::Ready(None);
-        }
-        let (frame, done) = ready!(OpenCall::poll(this.open, this.inner, |mut inner| {
+        let mut this = self.project();
+        let Some(open) = this.open else {
+            let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
+            return inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+        };
+        let (frame, done) = ready!(open.run(|| {
+            let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready((None, true)) };
             let frame = ready!(inner.as_mut().poll_frame(cx));
             let done = match &frame {
                 None | Some(Err(_)) => true,
                 Some(Ok(frame)) => frame.is_trailers() || inner.is_end_stream(),
             };
+            if done {
+                // What the body still holds is dropped inside the span.
+                this.inner.set(None);
+            }
             Poll::Ready((frame, done))
         }));
         let frame = frame.map(|frame| frame.map_err(Into::into));
-        if let Some(open) = this.open
-            && let Some(Ok(frame)) = &frame
-        {
+        if let Some(Ok(frame)) = &frame {
             if let Some(data) = frame.data_ref() {
                 *this.passed += data.remaining() as u64;
             } else if let Some(trailers) = frame.trailers_ref()

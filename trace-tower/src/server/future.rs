@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use ::http::{Method, Request, Response, StatusCode, header, response};
+use ::http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -64,8 +64,8 @@ impl From<&Method> for Answer {
 
 impl Answer {
     /// How a call ends by its head alone, if it does.
-    fn ending(self, head: &response::Parts, body: &impl Body) -> Option<Ending<'static>> {
-        let status = head.status;
+    #[inline]
+    fn ending(self, status: StatusCode, body: &impl Body) -> Option<Ending<'static>> {
         match self {
             _ if status == StatusCode::SWITCHING_PROTOCOLS => Some(Ending::Upgraded),
             Self::Tunnel if status.is_success() => Some(Ending::Upgraded),
@@ -87,14 +87,64 @@ impl<F, C: Call> ResponseFuture<F, C> {
     ///
     /// # Panics
     /// When the service does, after the panic is noted and the span has ended.
+    #[inline(always)]
     pub fn call<S, B>(service: &mut S, request: Request<B>, span: Span, call: C) -> Self
     where
         S: Service<Request<B>, Future = F>,
     {
         let answer = Answer::from(request.method());
-        let (mut open, mut inner) = (Some(OpenCall { span, call }), None);
-        OpenCall::run(&mut open, &mut inner, |inner| *inner = Some(service.call(request)), |_| ());
-        Self { inner, open, answer }
+        let mut open = OpenCall::new(span, call);
+        let inner = if open.call.wants_panics() {
+            open.run_and_catch(|| service.call(request))
+        } else {
+            // Not by a closure: requests are large, and it would be moved into it and out again.
+            let inside = open.enter();
+            let inner = service.call(request);
+            inside.leave();
+            inner
+        };
+        Self { inner: Some(inner), open: Some(open), answer }
+    }
+}
+
+impl<F, C, B, E> ResponseFuture<F, C>
+where
+    F: Future<Output = Result<Response<B>, E>>,
+    C: Call,
+    B: Body,
+    B::Error: Into<BoxError>,
+    E: 'static,
+{
+    /// Polls the future, and makes another body of the response's, for services that answer with one of their own: to do so
+    /// afterwards would move the response twice.
+    ///
+    /// # Panics
+    /// When the service's future does, after the panic is noted. The span ends with this future.
+    #[inline]
+    pub fn poll_with<T>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        body: impl FnOnce(ResponseBody<B, C>) -> T,
+    ) -> Poll<Result<Response<T>, E>> {
+        let mut this = self.project();
+        let open = this.open.as_mut().expect("polled after completion");
+        let result = open.run(|| {
+            let result = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+            if result.is_ready() {
+                // What the service's future still holds is dropped inside the span.
+                this.inner.set(None);
+            }
+            result
+        });
+        let result = ready!(result);
+        let open = this.open.take().expect("it was just there");
+        match result {
+            Ok(response) => Poll::Ready(Ok(hand_over(open, *this.answer, response, body))),
+            Err(error) => {
+                open.end(Ending::ServiceError(ServiceError::new(&error)));
+                Poll::Ready(Err(error))
+            }
+        }
     }
 }
 
@@ -109,64 +159,60 @@ where
     type Output = Result<Response<ResponseBody<B, C>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = self.project();
-        let (result, _) = ready!(OpenCall::poll(this.open, this.inner, |inner| inner
-            .poll(cx)
-            .map(|result| (result, true))));
-        let open = this.open.take().expect("a future that was not ready has a call");
-        match result {
-            Ok(response) => Poll::Ready(Ok(hand_over(open, *this.answer, response))),
-            Err(error) => {
-                open.end(Ending::ServiceError(ServiceError::new(&error)));
-                Poll::Ready(Err(error))
-            }
-        }
+        self.poll_with(cx, |body| body)
     }
 }
 
 /// The head is there: the call ends by it, or with the body.
-fn hand_over<B, C>(
+#[inline]
+fn hand_over<B, C, T>(
     mut open: OpenCall<C>,
     answer: Answer,
-    response: Response<B>,
-) -> Response<ResponseBody<B, C>>
+    mut response: Response<B>,
+    body: impl FnOnce(ResponseBody<B, C>) -> T,
+) -> Response<T>
 where
     B: Body,
     C: Call,
 {
-    let (mut head, body) = response.into_parts();
-    open.call.head(&mut open.span, &mut head);
-    let body = match answer.ending(&head, &body) {
-        Some(ending) => {
-            // A body that nobody will read is still dropped where it belongs.
-            let context = (!body.is_end_stream()).then(|| open.span.context().clone());
-            let OpenCall { mut span, mut call } = open;
-            if span.is_recording() {
-                call.end(&mut span, ending);
-            }
-            span.end();
-            match context {
-                Some(context) => {
-                    ResponseBody::watched(body, OpenCall { span: Span::unrecorded(context), call }, None)
+    let recording = open.span.is_recording();
+    open.call.put_headers(&open.span, response.headers_mut());
+    if recording {
+        open.call.head(&mut open.span, (&response).into());
+    }
+    let ending = answer.ending(response.status(), response.body());
+    let declared = declared_length(&response);
+    response.map(|inner| {
+        let watched = match ending {
+            Some(ending) => {
+                // A body that nobody will read is still dropped where it belongs.
+                let context = (!inner.is_end_stream()).then(|| open.span.context().clone());
+                let OpenCall { mut span, mut call, .. } = open;
+                if recording {
+                    call.end(&mut span, ending);
                 }
-                None => ResponseBody::untouched(body),
+                span.end();
+                match context {
+                    Some(context) => {
+                        ResponseBody::watched(inner, OpenCall::new(Span::unrecorded(context), call), None)
+                    }
+                    None => ResponseBody::untouched(inner),
+                }
             }
-        }
-        None if open.span.is_recording() => {
-            let declared = declared_length(&head, &body);
-            ResponseBody::watched(body, open, declared)
-        }
-        // Only a stream goes on working after its head.
-        None if body.size_hint().exact().is_some() || declared_length(&head, &body).is_some() => {
-            ResponseBody::untouched(body)
-        }
-        None => ResponseBody::watched(body, open, None),
-    };
-    Response::from_parts(head, body)
+            None if recording => ResponseBody::watched(inner, open, declared),
+            // Only a stream goes on working after its head.
+            None if declared.is_some() => ResponseBody::untouched(inner),
+            None => ResponseBody::watched(inner, open, None),
+        };
+        body(watched)
+    })
 }
 
 /// How many bytes the body will have, if that is known: what the head declares, else what the body says of itself.
-fn declared_length(head: &response::Parts, body: &impl Body) -> Option<u64> {
-    let content_length = head.headers.get(header::CONTENT_LENGTH);
-    content_length.and_then(|length| length.to_str().ok()?.parse().ok()).or_else(|| body.size_hint().exact())
+#[inline]
+fn declared_length(response: &Response<impl Body>) -> Option<u64> {
+    let content_length = response.headers().get(header::CONTENT_LENGTH);
+    content_length
+        .and_then(|length| length.to_str().ok()?.parse().ok())
+        .or_else(|| response.body().size_hint().exact())
 }

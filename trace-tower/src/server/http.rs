@@ -4,10 +4,10 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::{Extensions, HeaderName, StatusCode, Uri, response};
+use ::http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri};
 use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, display, semconv};
 
-use crate::call::{Call, Ending, Protocol, RequestHead};
+use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
     IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context, header_text,
     note_panic, protocol_version, put_response_headers,
@@ -169,31 +169,45 @@ impl Options {
 
 impl Call for HttpServerCall {
     #[inline]
-    fn head(&mut self, span: &mut Span, response: &mut response::Parts) {
+    fn head(&mut self, span: &mut Span, response: ResponseHead<'_>) {
+        self.status = Some(response.status);
+        span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
+    }
+
+    #[inline]
+    fn put_headers(&mut self, span: &Span, headers: &mut HeaderMap) {
         if let Some(options) = &self.response_headers
             && let Some(context) = span.span_context()
         {
-            put_response_headers(context, &options.trace_id_header, &mut response.headers);
-        }
-        if span.is_recording() {
-            self.status = Some(response.status);
-            span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, response.status.as_u16());
+            put_response_headers(context, &options.trace_id_header, headers);
         }
     }
 
     #[inline]
+    fn wants_panics(&self) -> bool {
+        self.panic_messages
+    }
+
+    #[inline]
     fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
-        if let Ending::Panicked(panic) = ending {
-            note_panic(span, panic, self.panic_messages);
-        }
-        match ending.error_type() {
-            Some(error_type) => span.set_error_if_unset(&error_type),
-            None => {
+        match ending {
+            Ending::Complete | Ending::Upgraded => {
                 if let Some(status) = self.status.filter(StatusCode::is_server_error) {
                     span.set_error_if_unset(status.as_str());
                 }
             }
+            ending => end_badly(span, ending),
         }
+    }
+}
+
+#[cold]
+fn end_badly(span: &mut Span, ending: Ending<'_>) {
+    if let Ending::Panicked(panic) = ending {
+        note_panic(span, panic);
+    }
+    if let Some(error_type) = ending.error_type() {
+        span.set_error_if_unset(&error_type);
     }
 }
 

@@ -54,6 +54,7 @@ where
         self.inner.poll_ready(cx)
     }
 
+    #[inline]
     fn call(&mut self, request: Request<RequestBody>) -> Self::Future {
         let (span, call) = self.protocol.start((&request).into());
         ResponseFuture::call(&mut self.inner, request, span, call)

@@ -7,14 +7,14 @@ use std::pin::{Pin, pin};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 
-use ::http::{HeaderMap, Method, Request, Response, StatusCode, response};
+use ::http::{HeaderMap, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tower::{Service, service_fn};
 use trace_core::{Span, TraceId, Tracer, Traces};
 
 use super::{ResponseBody, ServerTrace};
-use crate::call::{BoxError, Call, Ending, Protocol, RequestHead};
+use crate::call::{BoxError, Call, Ending, Protocol, RequestHead, ResponseHead};
 
 /// A protocol that writes down what it is told.
 #[derive(Clone)]
@@ -50,7 +50,7 @@ impl Protocol for Diary {
 }
 
 impl Call for Diary {
-    fn head(&mut self, _: &mut Span, response: &mut response::Parts) {
+    fn head(&mut self, _: &mut Span, response: ResponseHead<'_>) {
         self.tell(format!("head {}", response.status.as_u16()));
     }
 
