@@ -2,8 +2,10 @@
 //! to the local collector.
 
 use std::borrow::Cow;
+use std::mem;
 use std::time::Duration;
 
+use fastrace::prelude::{Span as FastraceSpan, SpanContext as FastraceContext};
 use fastrace_opentelemetry::OpenTelemetryReporter;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider as _;
@@ -15,11 +17,15 @@ use trace_core::Tracer;
 use trace_core::config::{ExporterConfig, OtlpConfig};
 use trace_core::sampler::{AnySampler, ParentBased};
 use tracing_subscriber::Registry;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::layer::SubscriberExt;
 
 use crate::harness::Collector;
 
 const SERVICE: &str = "benches";
+
+/// The span that calls are made in.
+const CALLER: &str = "GET /orders/{id}";
 
 /// Long enough for any collector on the same host.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -43,7 +49,7 @@ pub(crate) fn ours(collector: &Collector, sampled: Sampled) -> Tracer {
     .build();
     let tracer = traces.tracer();
     // The process ends by the end of `main`: there is nothing to flush then.
-    std::mem::forget(traces);
+    mem::forget(traces);
     tracer
 }
 
@@ -86,11 +92,79 @@ pub(crate) fn tracing(collector: &Collector, sampled: Sampled) -> impl Fn() + Sy
     move || drain_sdk(&provider)
 }
 
+/// As [`tracing`], for what hears nothing below `INFO`: what hyper says of every request would become events of its span.
+pub(crate) fn tracing_from_info(collector: &Collector, sampled: Sampled) -> impl Fn() + Sync + 'static {
+    let provider = sdk(collector, sampled);
+    let layer = tracing_opentelemetry::layer()
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_tracer(provider.tracer(SERVICE));
+    let subscriber = Registry::default().with(layer).with(LevelFilter::INFO);
+    tracing::subscriber::set_global_default(subscriber).expect("it is the only one");
+    move || drain_sdk(&provider)
+}
+
+/// As [`tracing_from_info`], of the release before, which is the newest that some peers know.
+pub(crate) fn tracing_from_info_0_32(collector: &Collector, sampled: Sampled) -> impl Fn() + Sync + 'static {
+    use opentelemetry_0_32::trace::TracerProvider as _;
+    use opentelemetry_otlp_0_32::WithExportConfig as _;
+    use opentelemetry_sdk_0_32::Resource;
+    use opentelemetry_sdk_0_32::trace::{Sampler, SdkTracerProvider};
+
+    let here = match sampled {
+        Sampled::Yes => Sampler::AlwaysOn,
+        Sampled::No => Sampler::AlwaysOff,
+    };
+    let exporter = opentelemetry_otlp_0_32::SpanExporter::builder()
+        .with_http()
+        .with_protocol(opentelemetry_otlp_0_32::Protocol::HttpBinary)
+        .with_endpoint(&collector.endpoint)
+        .build()
+        .expect("the runner's address is one");
+    let provider = SdkTracerProvider::builder()
+        .with_sampler(Sampler::ParentBased(Box::new(here)))
+        .with_resource(Resource::builder().with_service_name(SERVICE).build())
+        .with_batch_exporter(exporter)
+        .build();
+    let propagator = opentelemetry_sdk_0_32::propagation::TraceContextPropagator::new();
+    opentelemetry_0_32::global::set_text_map_propagator(propagator);
+    opentelemetry_0_32::global::set_tracer_provider(provider.clone());
+    let layer = tracing_opentelemetry_0_33::layer()
+        .with_location(false)
+        .with_threads(false)
+        .with_tracked_inactivity(false)
+        .with_tracer(provider.tracer(SERVICE));
+    let subscriber = Registry::default().with(layer).with(LevelFilter::INFO);
+    tracing::subscriber::set_global_default(subscriber).expect("it is the only one");
+    move || provider.force_flush().expect("the local collector takes everything")
+}
+
 /// fastrace with its OpenTelemetry reporter.
 pub(crate) fn fastrace(collector: &Collector) {
     let scope = InstrumentationScope::builder(SERVICE).build();
     let reporter = OpenTelemetryReporter::new(sdk_exporter(collector), Cow::Owned(resource()), scope);
     fastrace::set_reporter(reporter, fastrace::collector::Config::default());
+}
+
+/// Has the calling thread stand in a span from here on, as a request stands in its server's span while it makes calls. What that
+/// span costs is not theirs; it never ends.
+pub(crate) fn stand_in_ours(tracer: Tracer) {
+    let span = tracer.span(CALLER).start();
+    mem::forget(span.context().clone().attach());
+    mem::forget(span);
+}
+
+/// See [`stand_in_ours`].
+pub(crate) fn stand_in_fastrace(sampled: Sampled) {
+    let span = FastraceSpan::root(CALLER, FastraceContext::random().sampled(sampled == Sampled::Yes));
+    mem::forget(span.set_local_parent());
+    mem::forget(span);
+}
+
+/// See [`stand_in_ours`].
+pub(crate) fn stand_in_tracing() {
+    mem::forget(tracing::info_span!(parent: None, "request", otel.name = CALLER).entered());
 }
 
 fn sdk_exporter(collector: &Collector) -> SpanExporter {

@@ -3,7 +3,9 @@
 //! `cargo run -p benches --release -- span middleware` answers two questions, and without names all of them. Each file beside this
 //! one asks a question and lists the subjects with their unit of work; `harness` does the measuring.
 
+mod client;
 mod exporters;
+mod grpc;
 mod harness;
 mod middleware;
 mod span;
@@ -15,7 +17,7 @@ use clap::{Args, Parser, Subcommand};
 
 use harness::{Bench, Callgrind, Collector, Effort, Machine, Report, Task};
 
-const BENCHES: &[&Bench] = &[&span::BENCH, &middleware::BENCH];
+const BENCHES: &[&Bench] = &[&span::BENCH, &middleware::BENCH, &grpc::BENCH, &client::BENCH];
 
 /// Where `--write` puts the results.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");

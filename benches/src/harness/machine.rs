@@ -16,10 +16,18 @@ const PEERS: &[&str] = &[
     "fastrace",
     "fastrace-axum",
     "fastrace-opentelemetry",
+    "fastrace-reqwest",
+    "fastrace-tonic",
     "opentelemetry-instrumentation-tower",
     "opentelemetry-otlp",
     "opentelemetry_sdk",
+    "reqwest",
+    "reqwest-middleware",
+    "reqwest-tracing",
+    "tonic",
+    "tonic-tracing-opentelemetry",
     "tower-http",
+    "tower-otel",
     "tracing-opentelemetry",
 ];
 

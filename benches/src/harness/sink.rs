@@ -59,7 +59,10 @@ fn serve(stream: TcpStream, first: &Mutex<Option<Vec<u8>>>) -> io::Result<()> {
     while let Some(length) = read_head(&mut requests)? {
         body.resize(length, 0);
         requests.read_exact(&mut body)?;
-        first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| body.clone());
+        // Without a body it is no export: clients that are measured call here too, because any server would do.
+        if !body.is_empty() {
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| body.clone());
+        }
         answers.write_all(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
         )?;
