@@ -392,7 +392,7 @@ mod tests {
         let message = framed(&Item { id: 3419, name: String::new() });
         let (head, ()) = request(Sampled::Yes).into_parts();
         let request = Request::from_parts(head, Body::new(Full::new(message)));
-        let response = routes().call(request).now_or_never().unwrap().unwrap();
+        let response = Service::call(&mut routes(), request).now_or_never().unwrap().unwrap();
         let answer = response.into_body().collect().now_or_never().unwrap().unwrap();
         assert_eq!(answer.trailers().unwrap().get(Status::GRPC_STATUS), Some(&OK));
         assert_eq!(answer.to_bytes(), Answering::new().message);
