@@ -34,7 +34,7 @@ pub(crate) const BENCH: Bench = Bench {
                the request's head to the end of the response's trailers; its caller sent a `traceparent`, and its address is known. \
                The client is tonic's, around a service that answers at once, and calls inside a span. The peers' server spans end \
                with the response's head, before the call's status is known, and fastrace's have no attributes; its client layer sends \
-               `traceparent` on and makes no span.",
+               `traceparent` on and makes no span. tower-otel's spans have every header.",
     cases: &[
         Case {
             name: "server, sampled",

@@ -102,4 +102,20 @@ mod tests {
         assert_eq!(requests, b"rest");
         assert_eq!(read_head(&mut &b""[..]).unwrap(), None);
     }
+
+    #[test]
+    fn a_request_without_a_body_is_no_export() {
+        let sink = Sink::start().unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", sink.port)).unwrap();
+        let mut answer = [0; 12];
+        stream.write_all(b"GET /items HTTP/1.1\r\n\r\n").unwrap();
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        assert!(sink.first.lock().unwrap().is_none());
+        stream.write_all(b"POST /v1/traces HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        // The end of the first answer comes before the second.
+        let mut second = [0; 90];
+        stream.read_exact(&mut second).unwrap();
+        assert_eq!(sink.first.lock().unwrap().as_deref(), Some(&b"{}"[..]));
+    }
 }
