@@ -2,8 +2,11 @@
 //! to the local collector.
 
 use std::borrow::Cow;
+use std::mem;
+use std::thread;
 use std::time::Duration;
 
+use fastrace::prelude::{Span as FastraceSpan, SpanContext as FastraceContext};
 use fastrace_opentelemetry::OpenTelemetryReporter;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider as _;
@@ -22,6 +25,13 @@ use tracing_subscriber::layer::{Layered, SubscriberExt};
 use crate::harness::Collector;
 
 const SERVICE: &str = "benches";
+
+/// The span that calls are made in.
+const CALLER: &str = "GET /orders/{id}";
+
+/// How old a process is before a request comes, at the least: by then this workspace's clock is calibrated. All spans of a trace read
+/// the one that its first span found.
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// Long enough for any collector on the same host.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -45,7 +55,7 @@ pub(crate) fn ours(collector: &Collector, sampled: Sampled) -> Tracer {
     .build();
     let tracer = traces.tracer();
     // The process ends by the end of `main`: there is nothing to flush then.
-    std::mem::forget(traces);
+    mem::forget(traces);
     tracer
 }
 
@@ -113,6 +123,7 @@ pub(crate) fn tracing_0_32(collector: &Collector, sampled: Sampled) -> impl Fn()
         .with_batch_exporter(exporter)
         .build();
     opentelemetry_0_32::global::set_text_map_propagator(TraceContextPropagator::new());
+    opentelemetry_0_32::global::set_tracer_provider(provider.clone());
     let layer = tracing_opentelemetry_0_33::layer()
         .with_location(false)
         .with_threads(false)
@@ -143,6 +154,27 @@ pub(crate) fn fastrace(collector: &Collector) {
     let scope = InstrumentationScope::builder(SERVICE).build();
     let reporter = OpenTelemetryReporter::new(sdk_exporter(collector), Cow::Owned(resource()), scope);
     fastrace::set_reporter(reporter, fastrace::collector::Config::default());
+}
+
+/// Has the calling thread stand in a span from here on, as a request stands in its server's span while it makes calls. What that
+/// span costs is not theirs; it never ends.
+pub(crate) fn stand_in_ours(tracer: Tracer) {
+    thread::sleep(SETTLE);
+    let span = tracer.span(CALLER).start();
+    mem::forget(span.context().clone().attach());
+    mem::forget(span);
+}
+
+/// See [`stand_in_ours`].
+pub(crate) fn stand_in_fastrace(sampled: Sampled) {
+    let span = FastraceSpan::root(CALLER, FastraceContext::random().sampled(sampled == Sampled::Yes));
+    mem::forget(span.set_local_parent());
+    mem::forget(span);
+}
+
+/// See [`stand_in_ours`].
+pub(crate) fn stand_in_tracing() {
+    mem::forget(tracing::info_span!(parent: None, "request", otel.name = CALLER).entered());
 }
 
 fn sdk_exporter(collector: &Collector) -> SpanExporter {

@@ -4,7 +4,9 @@
 //! one asks a question and lists the subjects with their unit of work; `harness` does the measuring.
 
 mod bridge;
+mod client;
 mod exporters;
+mod grpc;
 mod harness;
 mod middleware;
 mod propagation;
@@ -17,7 +19,8 @@ use clap::{Args, Parser, Subcommand};
 
 use harness::{Bench, Callgrind, Collector, Effort, Machine, Report, Task};
 
-const BENCHES: &[&Bench] = &[&span::BENCH, &propagation::BENCH, &bridge::BENCH, &middleware::BENCH];
+const BENCHES: &[&Bench] =
+    &[&span::BENCH, &propagation::BENCH, &bridge::BENCH, &middleware::BENCH, &grpc::BENCH, &client::BENCH];
 
 /// Where `--write` puts the results.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");

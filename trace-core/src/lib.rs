@@ -128,5 +128,8 @@ pub use id::{Hex, ParseIdError, SpanId, TraceId};
 pub use pipeline::{Tracer, TracerBuilder, Traces, init, tracer, try_init};
 pub use propagation::{Extractor, Injector, Propagator};
 pub use resource::Resource;
-pub use span::{Attached, Attributes, Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanName, SpanRef, StatusCode, Value, db, display, span};
+pub use span::{
+    Attached, Attributes, Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanName, SpanRef, StatusCode, Value,
+    db, display, span,
+};
 pub use telemetry::{DropReason, Dropped, Stats};

@@ -12,7 +12,9 @@ use tower_service::Service;
 use trace_core::{Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
 use trace_tower::conventions::ServerAddress;
-use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead, ServiceError};
+use trace_tower::{
+    Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead, ServiceError,
+};
 
 use crate::method::{Method, SYSTEM};
 use crate::status::{self, Side, Told, note_cancelled};

@@ -59,7 +59,10 @@ fn serve(stream: TcpStream, first: &Mutex<Option<Vec<u8>>>) -> io::Result<()> {
     while let Some(length) = read_head(&mut requests)? {
         body.resize(length, 0);
         requests.read_exact(&mut body)?;
-        first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| body.clone());
+        // Without a body it is no export: clients that are measured call here too, because any server would do.
+        if !body.is_empty() {
+            first.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert_with(|| body.clone());
+        }
         answers.write_all(
             b"HTTP/1.1 200 OK\r\ncontent-type: application/x-protobuf\r\ncontent-length: 0\r\n\r\n",
         )?;
@@ -98,5 +101,21 @@ mod tests {
         assert_eq!(read_head(&mut requests).unwrap(), Some(12));
         assert_eq!(requests, b"rest");
         assert_eq!(read_head(&mut &b""[..]).unwrap(), None);
+    }
+
+    #[test]
+    fn a_request_without_a_body_is_no_export() {
+        let sink = Sink::start().unwrap();
+        let mut stream = TcpStream::connect(("127.0.0.1", sink.port)).unwrap();
+        let mut answer = [0; 12];
+        stream.write_all(b"GET /items HTTP/1.1\r\n\r\n").unwrap();
+        stream.read_exact(&mut answer).unwrap();
+        assert_eq!(&answer, b"HTTP/1.1 200");
+        assert!(sink.first.lock().unwrap().is_none());
+        stream.write_all(b"POST /v1/traces HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}").unwrap();
+        // The end of the first answer comes before the second.
+        let mut second = [0; 90];
+        stream.read_exact(&mut second).unwrap();
+        assert_eq!(sink.first.lock().unwrap().as_deref(), Some(&b"{}"[..]));
     }
 }

@@ -24,7 +24,13 @@ impl<'a> SpanName<'a> {
     /// An operation, and its target if there is one: `{operation} {target}`.
     #[inline]
     pub const fn new(operation: &'a str, target: Option<&'a str>) -> Self {
-        Self { operation, target: match target { Some(target) => target, None => "" } }
+        Self {
+            operation,
+            target: match target {
+                Some(target) => target,
+                None => "",
+            },
+        }
     }
 
     /// The name as one text: as it is, where it was one before.

@@ -14,9 +14,7 @@ use super::{Key, Link, SpanKind, SpanLimits, SpanName, StatusCode, Value};
 use crate::context::SpanContext;
 use crate::export::chunk::SPAN_BYTES_MAX;
 use crate::export::queue::Queue;
-use crate::otlp::encode::{
-    cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
-};
+use crate::otlp::encode::{cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value};
 use crate::otlp::tail::Tail;
 use crate::otlp::wire::{fixed32_tag, fixed64_tag, len_tag, put_varint, varint_tag};
 use crate::{SpanId, TraceId};

@@ -9,9 +9,7 @@ use ::http::{Extensions, HeaderMap, StatusCode, header};
 use trace_core::{Attributes, Context, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead, ServiceError};
-use crate::conventions::{
-    ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version,
-};
+use crate::conventions::{ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version};
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 

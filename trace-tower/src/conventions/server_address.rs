@@ -56,7 +56,9 @@ impl<'a> ServerAddress<'a> {
                 host.iter().all(|byte| is_in_literal(*byte)).then_some((host, rest))?
             }
             // What comes after the first colon may be anything that begins with one.
-            _ => authority.split_at(authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len())),
+            _ => {
+                authority.split_at(authority.iter().position(|byte| *byte == b':').unwrap_or(authority.len()))
+            }
         };
         let port = match rest {
             [] => None,

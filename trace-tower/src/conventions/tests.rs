@@ -285,7 +285,9 @@ fn a_request_continues_its_callers_trace_unless_a_span_of_this_process_lies_betw
 
     let local = SpanContext::new(TRACE_ID.parse().unwrap(), SpanId::random(), TraceFlags::SAMPLED, false);
     let here = Context::from_remote(local, Default::default(), Default::default());
-    let between = |headers: &HeaderMap| here.in_scope(|| caller_context(tracer, &RequestHeaders::new(headers)).span_context());
+    let between = |headers: &HeaderMap| {
+        here.in_scope(|| caller_context(tracer, &RequestHeaders::new(headers)).span_context())
+    };
     assert_eq!(between(&headers), Some(local), "no caller");
 
     tracer

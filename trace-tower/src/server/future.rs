@@ -129,7 +129,8 @@ where
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
         let result = open.run(|| {
-            let result = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+            let result =
+                this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
             if result.is_ready() {
                 // What the service's future still holds is dropped inside the span.
                 this.inner.set(None);

@@ -9,8 +9,8 @@ use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, display, s
 
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
-    IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context, header_text,
-    note_panic, protocol_version, put_response_headers,
+    IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context,
+    header_text, note_panic, protocol_version, put_response_headers,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
