@@ -202,8 +202,9 @@ impl<C: Call> OpenCall<C> {
         self.note(ending);
     }
 
+    /// Notes how the call ended, if it has not been noted.
     #[inline]
-    fn note(&mut self, ending: Ending<'_>) {
+    pub(crate) fn note(&mut self, ending: Ending<'_>) {
         if !self.over && self.span.is_recording() {
             self.call.end(&mut self.span, ending);
         }
@@ -242,12 +243,14 @@ impl<C: Call> OpenCall<C> {
         }
     }
 
-    /// Drops what belongs to a call, inside its span, and ends the call.
+    /// Drops what belongs to a call, inside its span, which ends with it. How it ended is noted first, so that it stands even
+    /// if dropping panics.
+    #[inline]
     pub(crate) fn abandon<T>(open: &mut Option<Self>, mut inner: Pin<&mut Option<T>>, ending: Ending<'_>) {
-        if let Some(mut call) = open.take() {
-            // Noted first, so that it stands even if dropping panics.
+        if let Some(call) = open {
             call.note(ending);
             call.span.enter(|| inner.set(None));
+            *open = None;
         }
     }
 }

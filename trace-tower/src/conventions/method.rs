@@ -28,22 +28,22 @@ impl KnownMethods {
     }
 
     /// What this method is called.
+    #[inline]
     pub fn name<'a>(&self, method: &'a Method) -> MethodName<'a> {
         let sent = method.as_str();
         let known = match &self.own {
-            None => matches!(
-                sent,
-                "GET"
-                    | "POST"
-                    | "PUT"
-                    | "DELETE"
-                    | "HEAD"
-                    | "OPTIONS"
-                    | "PATCH"
-                    | "CONNECT"
-                    | "TRACE"
-                    | "QUERY"
-            ),
+            None => match *method {
+                Method::GET
+                | Method::POST
+                | Method::PUT
+                | Method::DELETE
+                | Method::HEAD
+                | Method::OPTIONS
+                | Method::PATCH
+                | Method::CONNECT
+                | Method::TRACE => true,
+                _ => sent == "QUERY",
+            },
             Some(own) => own.iter().any(|known| known == sent),
         };
         MethodName { sent, known }

@@ -4,6 +4,7 @@ use http::Uri;
 use http::uri::Authority;
 
 use super::RequestHeaders;
+use super::text::as_text;
 
 /// The name or address of a server, and its port, as the client wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +40,7 @@ impl<'a> ServerAddress<'a> {
         let (host, port) = split_port(authority);
         match is_name(host) {
             // Nearly always.
-            true => Some(Self { host: std::str::from_utf8(host).ok()?, port }),
+            true => Some(Self { host: as_text(host)?, port }),
             false => Self::parse_rare(authority),
         }
     }

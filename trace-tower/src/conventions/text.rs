@@ -6,7 +6,26 @@ use std::net::IpAddr;
 use std::ops::Deref;
 
 use http::HeaderValue;
-use trace_core::{Span, semconv};
+use trace_core::{Attributes, Key, Span, display, semconv};
+
+/// Bytes as text, if they are. Nearly all are ASCII, which is seen sixteen bytes at a time.
+#[inline]
+pub(super) fn as_text(bytes: &[u8]) -> Option<&str> {
+    if bytes.is_ascii() {
+        // SAFETY: ASCII is UTF-8.
+        return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
+    }
+    std::str::from_utf8(bytes).ok()
+}
+
+/// A header's value as an attribute of a span: the text that it is, or what [`header_text`] makes of it.
+#[inline(always)]
+pub fn set_header(attributes: &mut Attributes<'_>, key: Key<'_>, value: &HeaderValue) {
+    match as_text(value.as_bytes()) {
+        Some(text) => attributes.set(key, text),
+        None => attributes.set(key, display(&header_text(value))),
+    }
+}
 
 /// A header's value as text. A header may hold any bytes, an attribute only Unicode: what is none becomes `�`.
 pub fn header_text(value: &HeaderValue) -> impl fmt::Display {

@@ -109,7 +109,7 @@ pub struct RedactedQuery<'a> {
 }
 
 /// The longest URL or query that is made on the stack, in bytes.
-const STACK: usize = 256;
+const STACK: usize = 192;
 
 /// Sets a text of several pieces as an attribute: made on the stack if it is short, as nearly all are, because a formatter
 /// takes several times as long.

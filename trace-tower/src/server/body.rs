@@ -1,7 +1,7 @@
 //! The body of a response: it is polled in the span, and ends it.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
@@ -49,14 +49,10 @@ pin_project! {
 }
 
 impl<B: Body, C: Call> ResponseBody<B, C> {
-    /// A body whose end is the end of the call.
-    pub(super) const fn watched(inner: B, open: OpenCall<C>, declared: Option<u64>) -> Self {
-        Self { inner: Some(inner), open: Some(open), declared, passed: 0 }
-    }
-
-    /// A body of a call that is over, or that nobody wants to know of.
-    pub(super) const fn untouched(inner: B) -> Self {
-        Self { inner: Some(inner), open: None, declared: None, passed: 0 }
+    /// A body whose end is the end of the call; of a call that is over, or that nobody wants to know of, if there is none.
+    #[inline]
+    pub(super) const fn new(inner: B, open: Option<OpenCall<C>>, declared: Option<u64>) -> Self {
+        Self { inner: Some(inner), open, declared, passed: 0 }
     }
 
     /// The body inside, if there is nothing left to watch: for those who would box what wraps it.
@@ -92,36 +88,57 @@ where
             let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
             return inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         };
-        let (frame, done) = ready!(open.run(|| {
-            let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready((None, true)) };
-            let frame = ready!(inner.as_mut().poll_frame(cx));
-            let done = match &frame {
-                None | Some(Err(_)) => true,
-                Some(Ok(frame)) => frame.is_trailers() || inner.is_end_stream(),
+        let mut is_last = false;
+        let mut poll = || {
+            let Some(mut inner) = this.inner.as_mut().as_pin_mut() else { return Poll::Ready(None) };
+            let frame = inner.as_mut().poll_frame(cx);
+            is_last = match &frame {
+                Poll::Pending => false,
+                Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || inner.is_end_stream(),
+                Poll::Ready(None | Some(Err(_))) => true,
             };
-            if done {
+            if is_last {
                 // What the body still holds is dropped inside the span.
                 this.inner.set(None);
             }
-            Poll::Ready((frame, done))
-        }));
-        let frame = frame.map(|frame| frame.map_err(Into::into));
-        if let Some(Ok(frame)) = &frame {
-            if let Some(data) = frame.data_ref() {
-                *this.passed += data.remaining() as u64;
-            } else if let Some(trailers) = frame.trailers_ref()
-                && open.span.is_recording()
-            {
-                open.call.trailers(&mut open.span, trailers);
+            frame
+        };
+        let frame = if open.call.wants_panics() {
+            open.run_and_catch(poll)
+        } else {
+            let inside = open.enter();
+            let frame = poll();
+            inside.leave();
+            frame
+        };
+        let Poll::Ready(frame) = frame else { return Poll::Pending };
+        match frame {
+            Some(Ok(frame)) => {
+                if let Some(data) = frame.data_ref() {
+                    *this.passed += data.remaining() as u64;
+                } else if let Some(trailers) = frame.trailers_ref()
+                    && open.span.is_recording()
+                {
+                    open.call.trailers(&mut open.span, trailers);
+                }
+                if is_last {
+                    open.note(Ending::Complete);
+                    *this.open = None;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(error)) => {
+                let error = error.into();
+                open.note(Ending::BodyError(&*error));
+                *this.open = None;
+                Poll::Ready(Some(Err(error)))
+            }
+            None => {
+                open.note(Ending::Complete);
+                *this.open = None;
+                Poll::Ready(None)
             }
         }
-        if done && let Some(open) = this.open.take() {
-            match &frame {
-                Some(Err(error)) => open.end(Ending::BodyError(&**error)),
-                _ => open.end(Ending::Complete),
-            }
-        }
-        Poll::Ready(frame)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -1,7 +1,7 @@
 //! The future of a call: it runs in the span, and hands the span on to the response's body.
 
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use ::http::{Method, Request, Response, StatusCode, header};
 use http_body::Body;
@@ -128,21 +128,29 @@ where
     ) -> Poll<Result<Response<T>, E>> {
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
-        let result = open.run(|| {
-            let result =
-                this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+        let mut poll = || {
+            let service = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open");
+            let result = service.poll(cx);
             if result.is_ready() {
                 // What the service's future still holds is dropped inside the span.
                 this.inner.set(None);
             }
             result
-        });
-        let result = ready!(result);
-        let open = this.open.take().expect("it was just there");
+        };
+        let result = if open.call.wants_panics() {
+            open.run_and_catch(poll)
+        } else {
+            let inside = open.enter();
+            let result = poll();
+            inside.leave();
+            result
+        };
+        let Poll::Ready(result) = result else { return Poll::Pending };
         match result {
-            Ok(response) => Poll::Ready(Ok(hand_over(open, *this.answer, response, body))),
+            Ok(response) => Poll::Ready(Ok(hand_over(this.open, *this.answer, response, body))),
             Err(error) => {
-                open.end(Ending::ServiceError(ServiceError::new(&error)));
+                open.note(Ending::ServiceError(ServiceError::new(&error)));
+                *this.open = None;
                 Poll::Ready(Err(error))
             }
         }
@@ -167,7 +175,7 @@ where
 /// The head is there: the call ends by it, or with the body.
 #[inline]
 fn hand_over<B, C, T>(
-    mut open: OpenCall<C>,
+    open: &mut Option<OpenCall<C>>,
     answer: Answer,
     mut response: Response<B>,
     body: impl FnOnce(ResponseBody<B, C>) -> T,
@@ -176,44 +184,41 @@ where
     B: Body,
     C: Call,
 {
-    let recording = open.span.is_recording();
-    open.call.put_headers(&open.span, response.headers_mut());
+    let call = open.as_mut().expect("the head of a response comes once");
+    call.call.put_headers(&call.span, response.headers_mut());
+    let recording = call.span.is_recording();
     if recording {
-        open.call.head(&mut open.span, (&response).into());
+        call.call.head(&mut call.span, (&response).into());
     }
-    let ending = answer.ending(response.status(), response.body());
-    let declared = declared_length(&response);
-    response.map(|inner| {
-        let watched = match ending {
-            Some(ending) => {
-                // A body that nobody will read is still dropped where it belongs.
-                let context = (!inner.is_end_stream()).then(|| open.span.context().clone());
-                let OpenCall { mut span, mut call, .. } = open;
-                if recording {
-                    call.end(&mut span, ending);
-                }
-                span.end();
-                match context {
-                    Some(context) => {
-                        ResponseBody::watched(inner, OpenCall::new(Span::unrecorded(context), call), None)
-                    }
-                    None => ResponseBody::untouched(inner),
-                }
+    let mut declared = None;
+    let is_over = match answer.ending(response.status(), response.body()) {
+        Some(ending) => {
+            call.note(ending);
+            let is_read = response.body().is_end_stream();
+            if !is_read {
+                // The span ends; a body that nobody will read is still dropped where it belongs.
+                let here = Span::unrecorded(call.span.context().clone());
+                call.span = here;
             }
-            None if recording => ResponseBody::watched(inner, open, declared),
+            is_read
+        }
+        None => {
+            declared = declared_length(&response);
             // Only a stream goes on working after its head.
-            None if declared.is_some() => ResponseBody::untouched(inner),
-            None => ResponseBody::watched(inner, open, None),
-        };
-        body(watched)
-    })
+            !recording && declared.is_some()
+        }
+    };
+    if is_over {
+        *open = None;
+    }
+    response.map(|inner| body(ResponseBody::new(inner, open.take(), declared)))
 }
 
-/// How many bytes the body will have, if that is known: what the head declares, else what the body says of itself.
+/// How many bytes the body will have, if that is known: what it says of itself, else what the head declares.
 #[inline]
 fn declared_length(response: &Response<impl Body>) -> Option<u64> {
-    let content_length = response.headers().get(header::CONTENT_LENGTH);
-    content_length
-        .and_then(|length| length.to_str().ok()?.parse().ok())
-        .or_else(|| response.body().size_hint().exact())
+    response.body().size_hint().exact().or_else(|| {
+        let content_length = response.headers().get(header::CONTENT_LENGTH);
+        content_length.and_then(|length| length.to_str().ok()?.parse().ok())
+    })
 }

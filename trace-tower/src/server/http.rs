@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri};
-use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, display, semconv};
+use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
     IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context,
-    header_text, note_panic, protocol_version, put_response_headers,
+    note_panic, protocol_version, put_response_headers, set_header,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -159,10 +159,7 @@ impl Options {
             attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(agent) = headers.user_agent() {
-            match std::str::from_utf8(agent.as_bytes()) {
-                Ok(agent) => attributes.set(semconv::USER_AGENT_ORIGINAL, agent),
-                Err(_) => attributes.set(semconv::USER_AGENT_ORIGINAL, display(&header_text(agent))),
-            }
+            set_header(&mut attributes, semconv::USER_AGENT_ORIGINAL, agent);
         }
     }
 }
