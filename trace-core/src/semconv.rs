@@ -8,14 +8,56 @@
 //! let span = trace_core::span("LPUSH").kind(SpanKind::Client).attribute(semconv::DB_SYSTEM_NAME, "redis");
 //! ```
 
-use crate::span::Key;
+use crate::span::{Key, Known};
+
+/// The key of this name, if it is one of these.
+pub(crate) fn find(name: &str) -> Option<Known> {
+    let mut next = BUCKETS.first[bucket(name)];
+    while let Some(place) = next.checked_sub(1).map(usize::from) {
+        let key = ALL[place];
+        if key.as_str() == name {
+            return key.known_as();
+        }
+        next = BUCKETS.next[place];
+    }
+    None
+}
+
+/// A number below 64 that tells most keys apart: by their length, their last byte and one in the middle.
+#[inline(always)]
+pub(crate) const fn bucket(name: &str) -> usize {
+    let bytes = name.as_bytes();
+    let Some(last) = bytes.last() else { return 0 };
+    (bytes.len() + 7 * *last as usize + 29 * bytes[bytes.len() / 2] as usize) % Known::MAX
+}
+
+/// The keys of each [`bucket`], as a list; every number is the place of a key, counted from 1, or 0 at the end of a list.
+struct Buckets {
+    first: [u8; Known::MAX],
+    next: [u8; Known::MAX],
+}
+
+impl Buckets {
+    const fn of(names: &[&str]) -> Self {
+        let mut buckets = Self { first: [0; Known::MAX], next: [0; Known::MAX] };
+        let mut place = 0;
+        while place < names.len() {
+            let first = &mut buckets.first[bucket(names[place])];
+            buckets.next[place] = *first;
+            *first = place as u8 + 1;
+            place += 1;
+        }
+        buckets
+    }
+}
 
 macro_rules! keys {
     ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
         keys!(@ [] $($(#[$doc])* $constant = $name;)*);
         /// Every key above, in order: the place of a key is its bit.
-        #[cfg(test)]
-        const ALL: &[Key<'static>] = &[$($constant),*];
+        static ALL: &[Key<'static>] = &[$($constant),*];
+
+        static BUCKETS: Buckets = Buckets::of(&[$($name),*]);
     };
     // The index of a key is the number of keys before it.
     (@ [$($before:literal)*] $(#[$doc:meta])* $constant:ident = $name:literal; $($rest:tt)*) => {
@@ -117,6 +159,16 @@ keys! {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_key_is_found_by_its_name() {
+        for key in ALL {
+            assert!(find(key.as_str()) == key.known_as(), "{key:?}");
+        }
+        for name in ["", "http.request.metho", "shop.order", "x"] {
+            assert!(find(name).is_none(), "{name:?}");
+        }
+    }
 
     #[test]
     fn every_key_has_a_bit_of_its_own() {

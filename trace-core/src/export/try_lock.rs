@@ -26,7 +26,11 @@ impl<T> TryLock<T> {
     pub(crate) fn try_lock(&self) -> Option<TryLockGuard<'_, T>> {
         // Looked at first: who only looks does not take the cache line away from the holder.
         let held = self.held.load(Ordering::Relaxed) || self.held.swap(true, Ordering::Acquire);
-        (!held).then_some(TryLockGuard { lock: self, exclusive: PhantomData })
+        if held {
+            // No guard may come into being here, because its end would give the lock back.
+            return None;
+        }
+        Some(TryLockGuard { lock: self, exclusive: PhantomData })
     }
 }
 
@@ -79,6 +83,7 @@ mod tests {
         let lock = TryLock::<u32>::default();
         let first = lock.try_lock().expect("nobody has it");
         assert!(lock.try_lock().is_none());
+        assert!(lock.try_lock().is_none(), "looking leaves it as it is");
         drop(first);
         assert!(lock.try_lock().is_some());
     }

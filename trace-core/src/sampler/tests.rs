@@ -5,7 +5,7 @@ use crate::{SpanId, TraceFlags};
 
 fn parameters(parent: Option<SpanContext>, trace_id: u128) -> SamplingParameters<'static> {
     let trace_id = TraceId::from_u128(trace_id).unwrap();
-    SamplingParameters::new(parent, trace_id, "GET /orders/{id}", SpanKind::Server)
+    SamplingParameters::new(parent, trace_id, "GET /orders/{id}".into(), SpanKind::Server)
 }
 
 fn parent(is_sampled: bool, is_remote: bool) -> SpanContext {

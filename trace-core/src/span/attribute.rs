@@ -13,7 +13,7 @@ use crate::otlp::encode::cut_bytes;
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Key<'a> {
     name: &'a str,
-    /// Which bit stands for the key, for the first 64 of the conventions' keys.
+    /// Which bit stands for the key, if it is one of the conventions'.
     known: Option<Known>,
 }
 
@@ -22,6 +22,9 @@ pub struct Key<'a> {
 pub(crate) struct Known(u8);
 
 impl Known {
+    /// The most keys that are known.
+    pub(crate) const MAX: usize = 64;
+
     #[inline(always)]
     pub(crate) const fn bit(self) -> u64 {
         1 << self.0
@@ -30,7 +33,7 @@ impl Known {
 
 impl Key<'static> {
     pub(crate) const fn known(name: &'static str, index: u8) -> Self {
-        assert!(index < 64, "there are 64 bits");
+        assert!((index as usize) < Known::MAX, "there are 64 bits");
         Self { name, known: Some(Known(index)) }
     }
 }

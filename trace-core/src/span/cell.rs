@@ -205,7 +205,7 @@ impl<'a> Owned<'a> {
         self.sole().map_or(Row::NONE, |cell| cell.recorder().row())
     }
 
-    fn set_attribute(&mut self, key: Key<'_>, value: Value<'_>) {
+    fn set_attribute(mut self, key: Key<'_>, value: Value<'_>) {
         match self.sole() {
             Some(cell) => {
                 let queue = &cell.life().pipeline.queue;
@@ -279,7 +279,10 @@ impl Attributes<'_> {
 
     fn set_other(&mut self, key: Key<'_>, value: Value<'_>) {
         self.commit();
-        self.owned.set_attribute(key, value);
+        // The row is over, also where formatting the value panics: until there is a new one there is nothing to commit.
+        let is_sole = std::mem::replace(&mut self.owned.is_sole, false);
+        Owned { is_sole, ..self.owned }.set_attribute(key, value);
+        self.owned.is_sole = is_sole;
         self.row = self.owned.row();
     }
 

@@ -25,6 +25,7 @@ use std::time::SystemTime;
 
 use pin_project_lite::pin_project;
 
+pub(crate) use attribute::Known;
 pub use attribute::{Key, Value, display};
 #[cfg(feature = "tracing")]
 pub(crate) use attribute::{append, text_of};

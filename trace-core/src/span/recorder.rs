@@ -9,6 +9,7 @@
 
 use std::fmt;
 
+use super::attribute::Known;
 use super::row::Row;
 use super::{Key, Link, SpanKind, SpanLimits, SpanName, StatusCode, Value};
 use crate::context::SpanContext;
@@ -17,7 +18,7 @@ use crate::export::queue::Queue;
 use crate::otlp::encode::{cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value};
 use crate::otlp::tail::Tail;
 use crate::otlp::wire::{fixed32_tag, fixed64_tag, len_tag, put_varint, varint_tag};
-use crate::{SpanId, TraceId};
+use crate::{SpanId, TraceId, semconv};
 
 /// `Span`'s fields.
 const TRACE_ID: u8 = len_tag(1);
@@ -94,13 +95,15 @@ pub(crate) struct Start<'a> {
 
 pub(crate) struct Recorder {
     bytes: Vec<u8>,
-    /// Which of the known keys may be set.
+    /// Which of the known keys are set.
     known: u64,
-    /// A bit for each key that is set, the same one for several: a key whose bit is missing is not set.
-    keys: u64,
-    /// How many more attributes there may be.
-    attributes_left: u32,
-    /// The most bytes of the span with which a short attribute still fits, none being cut; 0 if there is none.
+    /// How many attributes are set whose keys are not known.
+    named: usize,
+    /// A bit for each of their keys, the same one for several: a key whose bit is missing is not set.
+    named_keys: u64,
+    attributes_max: usize,
+    /// The most bytes of the span with which a [`Row`] may take one more attribute; 0 where attributes have to be cut or
+    /// counted.
     row_end: usize,
     /// The most characters of a text.
     length_max: usize,
@@ -133,8 +136,9 @@ impl Recorder {
         Self {
             bytes: Vec::with_capacity(BYTES),
             known: 0,
-            keys: 0,
-            attributes_left: 0,
+            named: 0,
+            named_keys: 0,
+            attributes_max: 0,
             row_end: 0,
             length_max: 0,
             start_unix_nanos: 0,
@@ -157,7 +161,8 @@ impl Recorder {
         let before = self.heap();
         self.bytes.clear();
         self.known = 0;
-        self.keys = 0;
+        self.named = 0;
+        self.named_keys = 0;
         self.described = 0;
         self.counts = Counts::default();
         if before > POOLED_BYTES_MAX {
@@ -177,7 +182,7 @@ impl Recorder {
 
     #[inline]
     pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
-        self.attributes_left = u32::try_from(limits.attribute_count).unwrap_or(u32::MAX);
+        self.attributes_max = limits.attribute_count;
         self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
         self.measure();
         self.start_unix_nanos = start.unix_nanos;
@@ -266,21 +271,7 @@ impl Recorder {
     #[inline(always)]
     pub(super) fn row(&mut self) -> Row {
         let (len, start) = (self.bytes.len(), self.bytes.as_mut_ptr());
-        Row {
-            at: start.wrapping_add(len),
-            last: start.wrapping_add(self.row_end),
-            known: self.known,
-            keys: self.keys,
-            left: self.attributes_left,
-        }
-    }
-
-    /// Finds out how far a row goes, after the capacity or the limits have changed.
-    #[inline]
-    fn measure(&mut self) {
-        // A short text is never cut where longer ones are allowed.
-        let capacity = if self.length_max >= Row::TEXT_MAX { self.bytes.capacity() } else { 0 };
-        self.row_end = capacity.saturating_sub(Row::BYTES_MAX + END_BYTES);
+        Row { at: start.wrapping_add(len), last: start.wrapping_add(self.row_end), known: self.known }
     }
 
     /// Makes what was written to a row part of the span.
@@ -290,49 +281,82 @@ impl Recorder {
     #[inline(always)]
     pub(super) unsafe fn commit(&mut self, row: &Row) {
         self.known = row.known;
-        self.keys = row.keys;
-        self.attributes_left = row.left;
         // SAFETY: the row began at the end of the bytes, and up to here it has written all of the spare capacity.
         unsafe { self.bytes.set_len(row.at.offset_from_unsigned(self.bytes.as_ptr())) }
     }
 
-    /// Sets an attribute.
-    pub(crate) fn set_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
-        let name = key.as_str();
-        if self.keys & key_bit(name) != 0 {
-            self.remove_attribute(name);
-        }
-        if !self.put_attribute(queue, name, &value) {
-            self.counts.dropped_attributes = self.counts.dropped_attributes.saturating_add(1);
-            return;
-        }
-        self.known |= match key.known_as() {
-            Some(known) => known.bit(),
-            // It may be any of them.
-            None => u64::MAX,
-        };
+    /// Finds out how far a row goes, after the capacity or what limits it has changed.
+    #[inline]
+    fn measure(&mut self) {
+        // A row neither cuts texts nor counts attributes: there has to be a place for every key that it knows.
+        let takes_all = self.length_max >= Row::TEXT_MAX && self.named + Known::MAX <= self.attributes_max;
+        let capacity = if takes_all { self.bytes.capacity() } else { 0 };
+        self.row_end = capacity.saturating_sub(Row::BYTES_MAX + END_BYTES);
     }
 
-    /// Appends any attribute, if the limits allow it.
-    #[inline(never)]
-    fn put_attribute(&mut self, queue: &Queue, key: &str, value: &Value<'_>) -> bool {
-        if self.attributes_left == 0 || key.is_empty() {
-            return false;
+    /// Sets any attribute, by any key.
+    pub(crate) fn set_attribute(&mut self, queue: &Queue, key: Key<'_>, value: Value<'_>) {
+        let name = key.as_str();
+        match key.known_as().or_else(|| semconv::find(name)) {
+            Some(known) => {
+                if self.known & known.bit() != 0 && self.remove_attribute(name) {
+                    self.known &= !known.bit();
+                }
+                if self.put_attribute(queue, name, value) {
+                    self.known |= known.bit();
+                }
+            }
+            None => {
+                let bit = key_bit(name);
+                if self.named_keys & bit != 0 && self.remove_attribute(name) {
+                    self.named -= 1;
+                }
+                if self.put_attribute(queue, name, value) {
+                    self.named_keys |= bit;
+                    self.named += 1;
+                }
+                self.measure();
+            }
         }
+    }
+
+    /// Appends any attribute, or counts it as dropped if the limits do not allow it.
+    fn put_attribute(&mut self, queue: &Queue, key: &str, value: Value<'_>) -> bool {
+        let count = self.known.count_ones() as usize + self.named;
+        let put = count < self.attributes_max
+            && !key.is_empty()
+            && (self.put_short_attribute(key, value) || self.put_long_attribute(queue, key, &value));
+        if !put {
+            self.counts.dropped_attributes = self.counts.dropped_attributes.saturating_add(1);
+        }
+        put
+    }
+
+    fn put_short_attribute(&mut self, key: &str, value: Value<'_>) -> bool {
+        let fits =
+            Row::is_short(key, value) && self.length_max >= Row::TEXT_MAX && self.has_room(Row::BYTES_MAX);
+        if fits {
+            let mut row = self.row();
+            // SAFETY: the attribute is short, and there is room for the longest that is.
+            unsafe {
+                row.write(key, value);
+                self.commit(&row);
+            }
+        }
+        fits
+    }
+
+    #[inline(never)]
+    fn put_long_attribute(&mut self, queue: &Queue, key: &str, value: &Value<'_>) -> bool {
         let length_max = self.length_max;
         if let Value::Format(text) = value {
-            if !self.put_formatted_attribute(queue, ATTRIBUTES, key, *text, length_max) {
-                return false;
-            }
-        } else {
-            if !self.reserve(queue, key_value_len(key, value, length_max)) {
-                return false;
-            }
+            return self.put_formatted_attribute(queue, ATTRIBUTES, key, *text, length_max);
+        }
+        let put = self.reserve(queue, key_value_len(key, value, length_max));
+        if put {
             put_key_value(&mut self.bytes, ATTRIBUTES, key, value, length_max);
         }
-        self.attributes_left -= 1;
-        self.keys |= key_bit(key);
-        true
+        put
     }
 
     fn put_formatted_attribute(
@@ -559,18 +583,19 @@ impl Recorder {
         grown
     }
 
-    /// Takes out the attribute with this key, if there is one.
+    /// Takes out the attribute with this key; whether there was one.
     #[inline(never)]
-    fn remove_attribute(&mut self, key: &str) {
+    fn remove_attribute(&mut self, key: &str) -> bool {
         let mut at = self.rest as usize;
         while at < self.bytes.len() {
             let (len, content) = field_at(&self.bytes[at..]);
             if self.bytes[at] == ATTRIBUTES && field_at(content).1 == key.as_bytes() {
-                self.attributes_left = self.attributes_left.saturating_add(1);
-                return self.remove(at);
+                self.remove(at);
+                return true;
             }
             at += len;
         }
+        false
     }
 
     /// Takes out the length-delimited field that begins here.
@@ -613,17 +638,10 @@ fn field_at(bytes: &[u8]) -> (usize, &[u8]) {
     }
 }
 
-/// A bit that tells most keys apart: by their length, their last byte and one in the middle.
+/// A bit that tells most keys apart.
 #[inline(always)]
-pub(super) fn key_bit(key: &str) -> u64 {
-    let bytes = key.as_bytes();
-    match bytes.last() {
-        Some(last) => {
-            let middle = bytes[bytes.len() / 2];
-            1 << ((bytes.len() + 7 * usize::from(*last) + 29 * usize::from(middle)) % 64)
-        }
-        None => 1,
-    }
+const fn key_bit(key: &str) -> u64 {
+    1 << semconv::bucket(key)
 }
 
 fn put_ids(out: &mut Vec<u8>, trace_id: TraceId, span_id: SpanId) {

@@ -1,13 +1,13 @@
 //! The free end of a live span, for short attributes one after the other.
 //!
-//! What every attribute has to ask of its span (is the key set already, may there be one more, is there room) is read once for
-//! a row of them and lies in registers from one to the next, and whatever a constant key and its length decide is decided by
-//! the compiler. What does not fit here (a long text, a key that may be set already, the last bytes of a buffer) takes the road
-//! of [`Recorder::set_attribute`](super::recorder::Recorder::set_attribute).
+//! Where it goes, where it has to stop and which keys are set is read once for a row of them, and whatever a constant key and
+//! its length decide is decided by the compiler. What does not fit here (a long text, a key that is set already or that nobody
+//! knows, the last bytes of a buffer) takes the road of
+//! [`Recorder::set_attribute`](super::recorder::Recorder::set_attribute).
 
 use std::ptr;
 
-use super::recorder::{ATTRIBUTES, key_bit};
+use super::recorder::ATTRIBUTES;
 use super::{Key, Value};
 use crate::otlp::encode::{INT, KEY, STRING, VALUE};
 use crate::otlp::tail::copy;
@@ -18,12 +18,8 @@ pub(crate) struct Row {
     pub(super) at: *mut u8,
     /// The last place at which an attribute still fits, with what the span's end adds; before the span's bytes if there is none.
     pub(super) last: *mut u8,
-    /// Which of the known keys may be set.
+    /// Which of the known keys are set.
     pub(super) known: u64,
-    /// A bit for each key that is set: see [`key_bit`].
-    pub(super) keys: u64,
-    /// How many more attributes there may be.
-    pub(super) left: u32,
 }
 
 /// The most bytes of a message whose length takes one byte.
@@ -44,45 +40,41 @@ impl Row {
 
     /// A row that takes nothing.
     pub(super) const NONE: Self =
-        Self { at: ptr::null_mut(), last: ptr::null_mut(), known: 0, keys: 0, left: 0 };
+        Self { at: ptr::without_provenance_mut(1), last: ptr::null_mut(), known: 0 };
 
-    /// Writes an attribute, if it is short, its key is known not to be set, and there is room.
+    /// Whether this takes no more than [`BYTES_MAX`](Self::BYTES_MAX).
+    #[inline(always)]
+    pub(super) const fn is_short(key: &str, value: Value<'_>) -> bool {
+        match value {
+            Value::Str(text) => key.len() + text.len() <= Self::TEXT_MAX,
+            Value::I64(_) => key.len() <= ONE_BYTE - NUMBER,
+            _ => false,
+        }
+    }
+
+    /// Writes an attribute, if it is short, its key is known and not set, and there is room.
     ///
     /// # Safety
     /// The memory that the row was made for is still there, and nobody else has written to it.
     #[inline(always)]
     pub(super) unsafe fn put(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
+        let Some(known) = key.known_as() else { return false };
         let name = key.as_str();
-        let is_new = match key.known_as() {
-            Some(known) => self.known & known.bit() == 0,
-            None => self.keys & key_bit(name) == 0 && !name.is_empty(),
-        };
-        let is_short = match value {
-            Value::Str(text) => name.len() + text.len() <= Self::TEXT_MAX,
-            Value::I64(_) => name.len() <= ONE_BYTE - NUMBER,
-            _ => false,
-        };
-        if !(is_new && is_short && self.left > 0 && self.at <= self.last) {
+        if self.known & known.bit() != 0 || !Self::is_short(name, value) || self.at > self.last {
             return false;
         }
         // SAFETY: a short attribute takes `BYTES_MAX` at most, and so many are left up to `last` and beyond it.
         unsafe { self.write(name, value) };
-        self.left -= 1;
-        self.keys |= key_bit(name);
-        self.known |= match key.known_as() {
-            Some(known) => known.bit(),
-            // It may be any of them.
-            None => u64::MAX,
-        };
+        self.known |= known.bit();
         true
     }
 
     /// Writes a `KeyValue` as one of the span's attributes. Every length takes one byte.
     ///
     /// # Safety
-    /// `BYTES_MAX` bytes may be written, and the attribute takes no more.
+    /// `BYTES_MAX` bytes may be written, and the attribute [is short](Self::is_short).
     #[inline(always)]
-    unsafe fn write(&mut self, key: &str, value: Value<'_>) {
+    pub(super) unsafe fn write(&mut self, key: &str, value: Value<'_>) {
         let value_len = match value {
             Value::Str(text) => 2 + text.len(),
             Value::I64(number) => 1 + varint_len(number as u64),

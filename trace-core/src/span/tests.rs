@@ -608,6 +608,7 @@ fn spans_ended_on_many_threads_at_once_all_arrive() {
 #[derive(Clone, Debug)]
 enum Change {
     Set(usize, u8, Owned),
+    SetInARow(Vec<(usize, Owned)>),
     Name(String),
     Event(String, Vec<(String, Owned)>),
     Status(u8),
@@ -674,6 +675,7 @@ fn value() -> impl Strategy<Value = Owned> {
 fn change() -> impl Strategy<Value = Change> {
     prop_oneof![
         8 => (0..KEYS.len(), 0..3u8, value()).prop_map(|(key, how, value)| Change::Set(key, how, value)),
+        2 => proptest::collection::vec((0..KEYS.len(), value()), 0..8).prop_map(Change::SetInARow),
         1 => ".{0,40}".prop_map(Change::Name),
         1 => (".{1,20}", proptest::collection::vec(("[a-z]{1,9}", value()), 0..4))
             .prop_map(|(name, attributes)| Change::Event(name, attributes)),
@@ -711,6 +713,14 @@ proptest! {
                         _ => span.context().clone().span().set_attribute(key, value),
                     });
                     attributes.insert(key.as_str().to_owned(), value.judged());
+                }
+                Change::SetInARow(all) => {
+                    let mut row = span.attributes().expect("it is recorded");
+                    for (key, value) in all {
+                        let key = KEYS[*key];
+                        value.with(|value| row.set(key, value));
+                        attributes.insert(key.as_str().to_owned(), value.judged());
+                    }
                 }
                 Change::Name(new) => {
                     span.update_name(new);
