@@ -90,9 +90,18 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
 
 fn answer(wish: &Wish) -> Result<ExitCode, Box<dyn Error>> {
     let benches = wish.benches()?;
-    let committed = if wish.compare { Some(Results::read(Path::new(FOLDER))?) } else { None };
     let machine = Machine::describe();
     let effort = wish.effort(&machine)?;
+    // What was written before can stand in the way of what is wished: better now than when all is measured.
+    let written = || Results::read(Path::new(FOLDER));
+    let committed =
+        if wish.compare { Some(written()?.ok_or("there is no results.json to compare with")?) } else { None };
+    let others = if wish.writes() && benches.len() < BENCHES.len() {
+        written()?.map_or(Ok(Vec::new()), |earlier| earlier.others(&benches, &machine))?
+    } else {
+        Vec::new()
+    };
+
     let mut results = Results { machine, benches: Vec::new() };
     println!("{}", harness::heading(&results));
     for bench in benches {
@@ -101,24 +110,22 @@ fn answer(wish: &Wish) -> Result<ExitCode, Box<dyn Error>> {
         results.benches.push(result);
     }
     println!("{}", harness::summary(&results.benches));
-    let failed = results.failures().count();
-    if wish.writes() && failed == 0 {
-        write(&mut results)?;
-    }
     let comparison = committed.map(|committed| Comparison::of(&committed, &results));
     if let Some(comparison) = &comparison {
         println!("## Compared\n\n{comparison}");
+    }
+    let failed = results.failures().count();
+    if wish.writes() && failed == 0 {
+        results.add(others, BENCHES);
+        write(&results)?;
     }
     let agrees = comparison.is_none_or(|comparison| comparison.agrees());
     Ok(if failed == 0 && agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
-/// Puts the results beside the benches, together with what stands there of benches that were not asked.
-fn write(results: &mut Results) -> Result<(), Box<dyn Error>> {
+/// Puts the results beside the benches: as text, as pictures, and for programs.
+fn write(results: &Results) -> Result<(), Box<dyn Error>> {
     let folder = Path::new(FOLDER);
-    if results.benches.len() < BENCHES.len() {
-        results.keep(Results::read(folder)?, BENCHES)?;
-    }
     results.write(folder)?;
     fs::write(folder.join("RESULTS.md"), harness::report(results, Medium::File { plots: PLOTS }))?;
     // All of them are drawn again: none is left of a case that has another name now.
@@ -129,7 +136,7 @@ fn write(results: &mut Results) -> Result<(), Box<dyn Error>> {
     })?;
     fs::create_dir(&plots)?;
     for plot in results.benches.iter().flat_map(BenchResult::plots) {
-        fs::write(plots.join(&plot.file).with_extension("svg"), harness::draw(&plot))?;
+        fs::write(plots.join(format!("{}.svg", plot.file)), harness::draw(&plot))?;
     }
     Ok(())
 }
@@ -150,7 +157,7 @@ impl Wish {
         // Callgrind takes several times as long as all else: whoever is in a hurry has it if instructions are the point.
         let counts = !self.no_callgrind && (!self.quick || self.compare || self.keep.is_some());
         Ok(Effort {
-            repetitions: self.repetitions.unwrap_or(if self.quick { 3 } else { 7 }),
+            repetitions: self.repetitions.unwrap_or(if self.quick { 2 } else { 7 }),
             bursts: if self.quick { 25 } else { 60 },
             callgrind: match &self.keep {
                 _ if !counts || machine.valgrind.is_none() => Callgrind::Absent,

@@ -23,9 +23,9 @@ const HEAD: f64 = 56.0;
 const TEXT_SIZE: f64 = 13.0;
 /// Wide for a letter of [`TEXT_SIZE`] in any of the fonts, so that nothing is cut.
 const LETTER: f64 = 7.4;
-const TITLE_SIZE: f64 = 16.0;
+const TITLE_SIZE: f64 = 15.0;
 /// Of a bold letter, as a part of the text's size.
-const TITLE_LETTER: f64 = 0.56;
+const TITLE_LETTER: f64 = 0.53;
 
 const FONTS: &str = "-apple-system, 'Segoe UI', 'Noto Sans', Helvetica, Arial, sans-serif";
 const BACKGROUND: &str = "#ffffff";

@@ -32,7 +32,11 @@ pub(crate) fn heading(results: &Results) -> String {
 
 /// What one bench found out.
 pub(crate) fn answer(bench: &BenchResult, medium: Medium) -> String {
-    let mut text = format!("## {}\n\n{}\n", bench.name, bench.question);
+    let mut text = format!("## {}\n\n{}", bench.name, bench.question);
+    if !bench.cases.is_empty() {
+        let _ = write!(text, " *Repetitions: {}.*", bench.repetitions);
+    }
+    text.push('\n');
     for case in &bench.cases {
         let _ = write!(text, "\n### {}\n\n", case.name);
         picture(&mut text, medium, case.plot(&bench.name).as_ref());

@@ -66,14 +66,17 @@ pub(crate) struct RatioResult {
 const FILE: &str = "results.json";
 
 impl Results {
-    /// What an earlier run left in the folder.
+    /// What an earlier run left in the folder, if there was one.
     ///
     /// # Errors
     ///
-    /// There is no such file, or it cannot be understood.
-    pub(crate) fn read(folder: &Path) -> Result<Self, Box<dyn Error>> {
+    /// It cannot be understood: it was written by another version of the benches, say.
+    pub(crate) fn read(folder: &Path) -> Result<Option<Self>, Box<dyn Error>> {
         let path = folder.join(FILE);
-        let text = fs::read(&path).map_err(|error| format!("{}: {error}", path.display()))?;
+        let text = match fs::read(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(|error| format!("{}: {error}", path.display()))?,
+        };
         serde_json::from_slice(&text).map_err(|error| format!("{}: {error}", path.display()).into())
     }
 
@@ -81,23 +84,27 @@ impl Results {
         fs::write(folder.join(FILE), serde_json::to_string_pretty(self)? + "\n")
     }
 
-    /// Takes over what an earlier run found of the benches that this one did not ask.
+    /// What can be kept of an earlier run when these benches are asked again: the answers of the others.
     ///
     /// # Errors
     ///
-    /// The earlier one ran on another machine, or measured other versions: the figures cannot stand side by side.
-    pub(crate) fn keep(&mut self, earlier: Self, all: &[&Bench]) -> Result<(), String> {
-        let is_kept = |result: &BenchResult| self.benches.iter().all(|new| new.name != result.name);
-        let kept: Vec<_> = earlier.benches.into_iter().filter(is_kept).collect();
-        if !kept.is_empty() && !self.machine.is_like(&earlier.machine) {
+    /// It ran on another machine, or measured other versions: the figures cannot stand side by side.
+    pub(crate) fn others(self, asked: &[&Bench], machine: &Machine) -> Result<Vec<BenchResult>, String> {
+        let is_asked = |result: &BenchResult| asked.iter().any(|bench| bench.name == result.name);
+        let others: Vec<_> = self.benches.into_iter().filter(|result| !is_asked(result)).collect();
+        if !others.is_empty() && !machine.is_like(&self.machine) {
             return Err("the other benches' results are of another machine or other versions: run them all"
                 .to_owned());
         }
-        self.benches.extend(kept);
+        Ok(others)
+    }
+
+    /// Takes over what [`Self::others`] kept, without the benches that are no more.
+    pub(crate) fn add(&mut self, others: Vec<BenchResult>, all: &[&Bench]) {
+        self.benches.extend(others);
         let place = |result: &BenchResult| all.iter().position(|bench| bench.name == result.name);
         self.benches.retain(|result| place(result).is_some());
         self.benches.sort_by_key(place);
-        Ok(())
     }
 
     /// The entries that could not be measured.
@@ -279,8 +286,9 @@ mod tests {
     fn what_was_not_asked_again_is_kept_in_its_place() {
         let mut new = results(&["middleware"]);
         new.benches[0].repetitions = 7;
-        let all: Vec<&Bench> = ALL.iter().collect();
-        new.keep(results(&["middleware", "client", "span", "gone"]), &all).unwrap();
+        let earlier = results(&["middleware", "client", "span", "gone"]);
+        let others = earlier.others(&[&ALL[1]], &new.machine).unwrap();
+        new.add(others, &ALL.iter().collect::<Vec<_>>());
         let order: Vec<_> = new.benches.iter().map(|bench| (&*bench.name, bench.repetitions)).collect();
         assert_eq!(order, [("span", 1), ("middleware", 7), ("client", 1)]);
     }
@@ -289,9 +297,9 @@ mod tests {
     fn nothing_is_kept_of_another_machine() {
         let mut earlier = results(&["span", "client"]);
         earlier.machine.kernel = "another".to_owned();
-        let all: Vec<&Bench> = ALL.iter().collect();
-        assert!(results(&["client"]).keep(earlier.clone(), &all).is_err());
-        assert!(results(&["client", "span"]).keep(earlier, &all).is_ok());
+        let here = Machine::describe();
+        assert!(earlier.clone().others(&[&ALL[2]], &here).is_err());
+        assert_eq!(earlier.others(&[&ALL[2], &ALL[0]], &here).unwrap().len(), 0);
     }
 
     #[test]
@@ -307,10 +315,10 @@ mod tests {
             goals: vec![Goal::ratio("a", &[], Some(0.5)), Goal::figure("b", "spans", &[1.0], None)],
         });
         written.write(&folder).unwrap();
-        let read = Results::read(&folder).unwrap();
+        let read = Results::read(&folder).unwrap().unwrap();
         fs::remove_dir_all(&folder).unwrap();
         assert_eq!(format!("{read:?}"), format!("{written:?}"));
-        assert!(Results::read(&folder).is_err());
+        assert!(Results::read(&folder).unwrap().is_none());
     }
 
     #[test]
