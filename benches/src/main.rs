@@ -1,7 +1,9 @@
 //! What tracing costs a request: this workspace's crates and their peers, measured side by side.
 //!
-//! `cargo run -p benches --release -- span middleware` answers two questions, and without names all of them. Each file beside this
-//! one asks a question and lists the subjects with their unit of work; `harness` does the measuring.
+//! `cargo run -p benches --release` answers all questions, and writes the answers to `RESULTS.md`, `results.json` and `plots` beside
+//! the sources; `-- span middleware` answers two of them, and prints that. `-- --compare` says where this run is not what the
+//! files tell. Each file beside this one asks a question and lists the subjects with their unit of work; `harness` does
+//! the measuring.
 
 mod bridge;
 mod client;
@@ -13,17 +15,23 @@ mod propagation;
 mod span;
 
 use std::error::Error;
-use std::path::PathBuf;
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand};
 
-use harness::{Bench, Callgrind, Collector, Effort, Machine, Report, Task};
+use harness::{Bench, BenchResult, Callgrind, Collector, Comparison, Effort, Machine, Medium, Results, Task};
 
 const BENCHES: &[&Bench] =
     &[&span::BENCH, &propagation::BENCH, &bridge::BENCH, &middleware::BENCH, &grpc::BENCH, &client::BENCH];
 
-/// Where `--write` puts the results.
-const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
+/// Where the results are kept.
+const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
+
+/// The folder in it that has the pictures.
+const PLOTS: &str = "plots";
 
 /// Measures what tracing costs, beside its peers.
 #[derive(Debug, Parser)]
@@ -39,23 +47,26 @@ struct Arguments {
 struct Wish {
     /// Which questions to answer; all by default.
     names: Vec<String>,
-    /// Fewer repetitions: a minute or two for everything.
+    /// Fewer repetitions, and no instructions: two minutes for everything.
     #[arg(long)]
     quick: bool,
     /// How often each subject is measured, in a process of its own.
     #[arg(long)]
     repetitions: Option<usize>,
     /// Only the subjects whose names contain this.
-    #[arg(long)]
+    #[arg(long, value_name = "PART")]
     only: Option<String>,
     /// Count no instructions.
     #[arg(long)]
     no_callgrind: bool,
     /// Keep callgrind's files in this folder.
-    #[arg(long, value_name = "FOLDER")]
+    #[arg(long, value_name = "FOLDER", conflicts_with = "no_callgrind")]
     keep: Option<PathBuf>,
-    /// Write the results to RESULTS.md beside the benches.
-    #[arg(long)]
+    /// Compare with the results that were written, and fail where counts or ratios differ.
+    #[arg(long, conflicts_with = "only")]
+    compare: bool,
+    /// Write the results, as is done without being asked when all questions are answered in full.
+    #[arg(long, conflicts_with_all = ["only", "compare"])]
     write: bool,
 }
 
@@ -74,41 +85,103 @@ enum Child {
     },
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse();
     match arguments.child {
-        Some(child) => work(child),
+        Some(child) => work(child).map(|()| ExitCode::SUCCESS),
         None => answer(&arguments.wish),
     }
 }
 
-fn answer(wish: &Wish) -> Result<(), Box<dyn Error>> {
-    if let Some(unknown) = wish.names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name)) {
-        let known: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
-        return Err(format!("there is no bench {unknown:?}; there are: {}", known.join(", ")).into());
-    }
+fn answer(wish: &Wish) -> Result<ExitCode, Box<dyn Error>> {
+    let benches = wish.benches()?;
     let machine = Machine::describe();
-    let effort = Effort {
-        repetitions: wish.repetitions.unwrap_or(if wish.quick { 3 } else { 7 }),
-        bursts: if wish.quick { 25 } else { 60 },
-        callgrind: match &wish.keep {
-            _ if wish.no_callgrind || machine.valgrind.is_none() => Callgrind::Absent,
-            Some(folder) => Callgrind::Keeps(std::path::absolute(folder)?),
-            None => Callgrind::Counts,
-        },
-        only: wish.only.clone(),
+    let effort = wish.effort(&machine)?;
+    // What was written before can stand in the way of what is wished: better now than when all is measured.
+    let written = || Results::read(Path::new(FOLDER));
+    let committed =
+        if wish.compare { Some(written()?.ok_or("there is no results.json to compare with")?) } else { None };
+    let others = if wish.writes() && benches.len() < BENCHES.len() {
+        written()?.map_or(Ok(Vec::new()), |earlier| earlier.others(&benches, &machine))?
+    } else {
+        Vec::new()
     };
-    let mut report = Report::new(&machine);
-    println!("{}", report.text());
-    for bench in
-        BENCHES.iter().filter(|bench| wish.names.is_empty() || wish.names.iter().any(|n| n == bench.name))
-    {
-        println!("{}", report.add(bench, &harness::run(bench, &effort)?));
+
+    let mut results = Results { machine, benches: Vec::new() };
+    println!("{}", harness::heading(&results));
+    for bench in benches {
+        let result = BenchResult::measure(bench, &effort)?;
+        println!("{}", harness::answer(&result, Medium::Terminal));
+        results.benches.push(result);
     }
-    if wish.write {
-        std::fs::write(RESULTS, report.text())?;
+    println!("{}", harness::summary(&results.benches));
+    let comparison = committed.map(|committed| Comparison::of(&committed, &results));
+    if let Some(comparison) = &comparison {
+        println!("## Compared\n\n{comparison}");
+    }
+    let failed = results.failures().count();
+    if wish.writes() && failed == 0 {
+        results.add(others, BENCHES);
+        write(&results)?;
+    }
+    let agrees = comparison.is_none_or(|comparison| comparison.agrees());
+    Ok(if failed == 0 && agrees { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Puts the results beside the benches: as text, as pictures, and for programs.
+fn write(results: &Results) -> Result<(), Box<dyn Error>> {
+    let folder = Path::new(FOLDER);
+    results.write(folder)?;
+    fs::write(folder.join("RESULTS.md"), harness::report(results, Medium::File { plots: PLOTS }))?;
+    // All of them are drawn again: none is left of a case that has another name now.
+    let plots = folder.join(PLOTS);
+    fs::remove_dir_all(&plots).or_else(|error| match error.kind() {
+        ErrorKind::NotFound => Ok(()),
+        _ => Err(error),
+    })?;
+    fs::create_dir(&plots)?;
+    for plot in results.benches.iter().flat_map(BenchResult::plots) {
+        fs::write(plots.join(format!("{}.svg", plot.file)), harness::draw(&plot))?;
     }
     Ok(())
+}
+
+impl Wish {
+    fn benches(&self) -> Result<Vec<&'static Bench>, String> {
+        if let Some(unknown) = self.names.iter().find(|name| BENCHES.iter().all(|bench| bench.name != **name))
+        {
+            let known: Vec<_> = BENCHES.iter().map(|bench| bench.name).collect();
+            return Err(format!("there is no bench {unknown:?}; there are: {}", known.join(", ")));
+        }
+        let is_wanted =
+            |bench: &&&Bench| self.names.is_empty() || self.names.iter().any(|name| name == bench.name);
+        Ok(BENCHES.iter().filter(is_wanted).copied().collect())
+    }
+
+    fn effort(&self, machine: &Machine) -> Result<Effort, Box<dyn Error>> {
+        // Callgrind takes several times as long as all else: whoever is in a hurry has it if instructions are the point.
+        let counts = !self.no_callgrind && (!self.quick || self.compare || self.keep.is_some());
+        Ok(Effort {
+            repetitions: self.repetitions.unwrap_or(if self.quick { 2 } else { 7 }),
+            bursts: if self.quick { 25 } else { 60 },
+            callgrind: match &self.keep {
+                _ if !counts || machine.valgrind.is_none() => Callgrind::Absent,
+                Some(folder) => Callgrind::Keeps(std::path::absolute(folder)?),
+                None => Callgrind::Counts,
+            },
+            only: self.only.clone(),
+        })
+    }
+
+    /// Whether the answers are worth to be kept, or somebody says that they are.
+    fn writes(&self) -> bool {
+        let in_full = self.names.is_empty()
+            && !self.quick
+            && self.repetitions.is_none()
+            && self.only.is_none()
+            && !self.no_callgrind;
+        self.write || (in_full && !self.compare)
+    }
 }
 
 fn work(child: Child) -> Result<(), Box<dyn Error>> {

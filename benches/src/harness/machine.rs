@@ -4,6 +4,8 @@ use std::fmt;
 use std::fs;
 use std::process::Command;
 
+use serde::{Deserialize, Serialize};
+
 use super::callgrind;
 
 /// The lock file that this program was built by.
@@ -36,13 +38,15 @@ const PEERS: &[&str] = &[
     "tracing-subscriber",
 ];
 
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Machine {
     processor: String,
     cores: usize,
-    kernel: String,
+    pub(super) kernel: String,
     rustc: String,
     load: String,
     pub(crate) valgrind: Option<String>,
+    peers: Vec<String>,
 }
 
 impl Machine {
@@ -56,21 +60,26 @@ impl Machine {
             rustc: rustc(),
             load: first_word(read("/proc/loadavg")),
             valgrind: callgrind::version(),
+            peers: PEERS.iter().filter_map(|name| Some(format!("{name} {}", version(LOCK, name)?))).collect(),
         }
+    }
+
+    /// Whether figures of both can stand side by side: all is the same but the load.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        let but_load = |machine: &Self| Self { load: String::new(), ..machine.clone() };
+        but_load(self) == but_load(other)
     }
 }
 
 impl fmt::Display for Machine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { processor, cores, kernel, rustc, load, valgrind } = self;
+        let Self { processor, cores, kernel, rustc, load, valgrind, peers } = self;
         let valgrind = valgrind.as_deref().unwrap_or("no valgrind, so no instructions are counted");
         writeln!(
             f,
             "{processor}, {cores} cores, load {load} at the start; Linux {kernel}; {rustc}; {valgrind}."
         )?;
-        let versions: Vec<String> =
-            PEERS.iter().filter_map(|name| Some(format!("{name} {}", version(LOCK, name)?))).collect();
-        write!(f, "{}.", versions.join(", "))
+        write!(f, "{}.", peers.join(", "))
     }
 }
 

@@ -9,8 +9,11 @@ mod allocator;
 mod callgrind;
 mod child;
 mod clock;
+mod compare;
 mod machine;
+mod plot;
 mod report;
+mod results;
 mod runner;
 mod section;
 mod sink;
@@ -18,12 +21,18 @@ mod statistics;
 
 use std::io;
 
+use serde::{Deserialize, Serialize};
+
 pub(crate) use child::{Collector, Subject, Task, run as work};
+pub(crate) use compare::Comparison;
 pub(crate) use machine::Machine;
-pub(crate) use report::Report;
-pub(crate) use runner::{Callgrind, Effort, run};
-#[expect(unused_imports, reason = "for the benches to come")]
-pub(crate) use section::{Axis, Bar, Plot, PlotKind, Section, Series, Table};
+pub(crate) use plot::draw;
+pub(crate) use report::{Medium, answer, heading, report, summary};
+pub(crate) use results::{BenchResult, Results};
+pub(crate) use runner::{Callgrind, Effort};
+#[cfg_attr(not(test), expect(unused_imports, reason = "for the benches to come"))]
+pub(crate) use section::Table;
+pub(crate) use section::{Axis, Bar, Goal, Plot, PlotKind, Section, Series};
 
 /// One question, and what answers it.
 pub(crate) struct Bench {
@@ -32,8 +41,11 @@ pub(crate) struct Bench {
     /// What is measured in bursts, by the runner.
     pub(crate) cases: &'static [Case],
     /// What the bench measures in its own way: processes that talk to each other, loads that grow.
-    pub(crate) sections: Option<fn(&Effort) -> io::Result<Vec<Section>>>,
+    pub(crate) sections: Option<Sections>,
 }
+
+/// How a bench measures by itself.
+pub(crate) type Sections = fn(&Effort) -> io::Result<Vec<Section>>;
 
 /// The same work done in several ways.
 pub(crate) struct Case {
@@ -64,7 +76,7 @@ pub(crate) struct Ratio {
 }
 
 /// Whose time is meant.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Clock {
     /// That of the thread that does the work: what a request waits for.
     Thread,
@@ -79,6 +91,11 @@ impl Entry {
 
     pub(crate) const fn on_threads(self, threads: usize) -> Self {
         Self { threads, ..self }
+    }
+
+    /// Whether it is this workspace's, whose crates all are named alike.
+    pub(crate) fn ours(&self) -> bool {
+        self.name.starts_with("trace-")
     }
 }
 

@@ -1,5 +1,28 @@
 //! Quantiles of a few measurements.
 
+use serde::{Deserialize, Serialize};
+
+/// The middle of some measurements, and between what the middle half of them lies.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Quartiles {
+    pub(crate) lower: f64,
+    pub(crate) median: f64,
+    pub(crate) upper: f64,
+}
+
+impl Quartiles {
+    /// `None` if nothing was measured.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let [lower, median, upper] = [0.25, 0.5, 0.75].map(|part| known(quantile(values, part)));
+        Some(Self { lower: lower?, median: median?, upper: upper? })
+    }
+}
+
+/// A figure as it is kept, if there is one: what is beyond four places says nothing, and only makes files differ.
+pub(crate) fn known(value: f64) -> Option<f64> {
+    value.is_finite().then(|| (value * 1e4).round() / 1e4)
+}
+
 /// The value below which the given part of the values lies, between neighbours in proportion.
 pub(crate) fn quantile(values: &[f64], part: f64) -> f64 {
     let mut sorted = values.to_vec();
@@ -30,5 +53,13 @@ mod tests {
         assert_eq!(quantile(&values, 0.25), 1.75);
         assert_eq!(quantile(&values, 1.0), 4.0);
         assert!(median(&[]).is_nan());
+    }
+
+    #[test]
+    fn quartiles_of_nothing_are_unknown() {
+        let quartiles = Quartiles { lower: 1.75, median: 2.5, upper: 3.25 };
+        assert_eq!(Quartiles::of(&[4.0, 1.0, 3.0, 2.0]), Some(quartiles));
+        assert_eq!(Quartiles::of(&[]), None);
+        assert_eq!(Quartiles::of(&[f64::NAN]), None);
     }
 }
