@@ -121,16 +121,18 @@ fn root_ours(collector: &Collector, sampled: Sampled) -> Subject {
 
 fn start_ours(tracer: Tracer, request: Request<'_>) -> trace_core::Span {
     let mut span = tracer.span(NAME).kind(trace_core::SpanKind::Server).scope(&SCOPE).start();
-    span.set_attribute(semconv::HTTP_REQUEST_METHOD, request.method);
-    span.set_attribute(semconv::URL_SCHEME, request.scheme);
-    span.set_attribute(semconv::NETWORK_PROTOCOL_VERSION, request.protocol_version);
-    span.set_attribute(semconv::URL_PATH, request.path);
-    span.set_attribute(semconv::HTTP_ROUTE, request.route);
-    span.set_attribute(semconv::SERVER_ADDRESS, request.server_address);
-    span.set_attribute(semconv::SERVER_PORT, request.server_port);
-    span.set_attribute(semconv::CLIENT_ADDRESS, request.client_address);
-    span.set_attribute(semconv::USER_AGENT_ORIGINAL, request.user_agent);
-    span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, request.status);
+    if let Some(mut attributes) = span.attributes() {
+        attributes.set(semconv::HTTP_REQUEST_METHOD, request.method);
+        attributes.set(semconv::URL_SCHEME, request.scheme);
+        attributes.set(semconv::NETWORK_PROTOCOL_VERSION, request.protocol_version);
+        attributes.set(semconv::URL_PATH, request.path);
+        attributes.set(semconv::HTTP_ROUTE, request.route);
+        attributes.set(semconv::SERVER_ADDRESS, request.server_address);
+        attributes.set(semconv::SERVER_PORT, request.server_port);
+        attributes.set(semconv::CLIENT_ADDRESS, request.client_address);
+        attributes.set(semconv::USER_AGENT_ORIGINAL, request.user_agent);
+        attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, request.status);
+    }
     span
 }
 
