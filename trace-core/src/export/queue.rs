@@ -8,6 +8,7 @@
 //! lock anyway: one lock serves three purposes.
 
 use std::cell::Cell as StdCell;
+use std::ops::Deref;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
 use std::task::Waker;
 
@@ -34,28 +35,41 @@ pub(crate) struct QueueLimits {
 const CHUNK_MEMORY_MAX: usize = 1 << 31;
 
 pub(crate) struct Queue {
-    slots: Box<[Slot]>,
+    slots: Box<[Apart<Slot>]>,
     /// For spans that found every slot busy.
-    overflow: SlotCounters,
+    overflow: Apart<SlotCounters>,
     /// Written by the worker alone.
-    pub(crate) export: ExportCounters,
+    pub(crate) export: Apart<ExportCounters>,
     sealed: ArrayQueue<Box<Chunk>>,
     free: ArrayQueue<Box<Chunk>>,
     limits: QueueLimits,
-    chunk_bytes: AtomicUsize,
-    live_bytes: AtomicUsize,
+    chunk_bytes: Apart<AtomicUsize>,
+    live_bytes: Apart<AtomicUsize>,
     /// Finished spans that are not settled; maintained only where they are bounded.
-    spans: AtomicI64,
+    spans: Apart<AtomicI64>,
     pressure: AtomicBool,
     closed: AtomicBool,
     /// Nobody takes chunks any more.
     abandoned: AtomicBool,
-    waker: AtomicWaker,
+    waker: Apart<AtomicWaker>,
     wake_at_chunks: AtomicUsize,
 }
 
-/// Slots lie on cache lines of their own (two: processors fetch them in pairs).
+/// On cache lines of its own (two: processors fetch them in pairs), because what some thread writes now and then would else
+/// take away what every thread reads for each span.
+#[derive(Debug, Default)]
 #[repr(align(128))]
+pub(crate) struct Apart<T>(T);
+
+impl<T> Deref for Apart<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        &self.0
+    }
+}
+
 #[derive(Default)]
 struct Slot {
     inner: TryLock<SlotInner>,
@@ -112,19 +126,19 @@ impl Queue {
         // Where memory is short, most of it must not lie in open chunks of threads that end few spans.
         let slots = slots.min(limits.chunk_bytes_max / Chunk::MEMORY / 4).max(1).next_power_of_two();
         Self {
-            slots: (0..slots).map(|_| Slot::default()).collect(),
-            overflow: SlotCounters::default(),
-            export: ExportCounters::default(),
+            slots: (0..slots).map(|_| Apart::default()).collect(),
+            overflow: Apart::default(),
+            export: Apart::default(),
             sealed: ArrayQueue::new(chunks_max),
             free: ArrayQueue::new(chunks_max),
             limits,
-            chunk_bytes: AtomicUsize::new(0),
-            live_bytes: AtomicUsize::new(0),
-            spans: AtomicI64::new(0),
+            chunk_bytes: Apart::default(),
+            live_bytes: Apart::default(),
+            spans: Apart::default(),
             pressure: AtomicBool::new(false),
             closed: AtomicBool::new(false),
             abandoned: AtomicBool::new(false),
-            waker: AtomicWaker::new(),
+            waker: Apart::default(),
             wake_at_chunks: AtomicUsize::new(1),
         }
     }
@@ -345,7 +359,7 @@ impl Queue {
     }
 
     pub(crate) fn read(&self, stats: &mut Stats) {
-        let counters = || self.slots.iter().map(|slot| &slot.counters).chain([&self.overflow]);
+        let counters = || self.slots.iter().map(|slot| &slot.counters).chain([&*self.overflow]);
         // A span that moves on while this reads is seen where it was or where it goes; sums wrap in between.
         let sum = |of: fn(&SlotCounters) -> &Counter| {
             counters().fold(0u64, |sum, counters| sum.wrapping_add(of(counters).get()))
@@ -430,7 +444,7 @@ impl Queue {
         let first = slot_hint();
         (1..self.slots.len()).find_map(|next| {
             let index = first.wrapping_add(next) & (self.slots.len() - 1);
-            let slot = &self.slots[index];
+            let slot: &Slot = &self.slots[index];
             let inner = slot.try_lock()?;
             // A thread whose locals are gone tries the first slot each time.
             let _ = SLOT_HINT.try_with(|hint| hint.set(index));
@@ -599,6 +613,7 @@ impl Queue {
     fn steal_cell(&self, own: &Slot) -> Option<Box<SpanCell>> {
         self.slots
             .iter()
+            .map(Deref::deref)
             .filter(|slot| !std::ptr::eq(*slot, own))
             .find_map(|slot| slot.try_lock().and_then(|mut inner| inner.pool.pop()))
     }
