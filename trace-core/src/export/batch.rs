@@ -257,10 +257,10 @@ mod tests {
     #[test]
     fn chunks_that_are_missing_are_never_overestimated() {
         let limits = BatchLimits { bytes_max: 800 << 10, spans_max: usize::MAX };
-        assert_eq!(waiting(limits, &[]).chunks_missing(), 100);
-        assert_eq!(waiting(limits, &[vec![100]]).chunks_missing(), 100);
+        assert_eq!(waiting(limits, &[]).chunks_missing(), (800 << 10) / CHUNK_BYTES);
+        assert_eq!(waiting(limits, &[vec![100]]).chunks_missing(), (800 << 10) / CHUNK_BYTES);
         let limits = BatchLimits { bytes_max: 800 << 10, spans_max: 512 };
-        assert_eq!(waiting(limits, &[vec![1; 90]]).chunks_missing(), 5);
+        assert_eq!(waiting(limits, &[vec![1; 90]]).chunks_missing(), (512usize - 90).div_ceil(CHUNK_SPANS));
     }
 
     #[test]

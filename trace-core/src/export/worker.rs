@@ -317,6 +317,7 @@ impl Worker {
                     if self.has_more() {
                         continue;
                     }
+                    self.queue.stock_up();
                     sleep.as_mut().reset(until.min(self.next_tick).into());
                     if sleep.as_mut().poll(cx).is_pending() {
                         return Poll::Pending;
