@@ -1084,7 +1084,7 @@ fn every_span_and_every_byte_is_accounted_for_whatever_threads_do_at_once() {
         assert_eq!(queue.memory(), queue.memory_at_rest());
         let stats = tracer.stats();
         assert!(stats.is_balanced() && stats.live == 0 && stats.queued == 0, "{stats}");
-        assert!(stats.exported >= 50, "{stats}");
+        assert!(stats.exported >= 20, "{stats}");
         assert!(!queue.is_under_pressure());
     }
 }
