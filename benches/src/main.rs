@@ -3,9 +3,12 @@
 //! `cargo run -p benches --release -- span middleware` answers two questions, and without names all of them. Each file beside this
 //! one asks a question and lists the subjects with their unit of work; `harness` does the measuring.
 
+mod export;
 mod exporters;
 mod harness;
 mod middleware;
+mod scale;
+mod service;
 mod span;
 
 use std::error::Error;
@@ -15,7 +18,8 @@ use clap::{Args, Parser, Subcommand};
 
 use harness::{Bench, Callgrind, Collector, Effort, Machine, Report, Task};
 
-const BENCHES: &[&Bench] = &[&span::BENCH, &middleware::BENCH];
+const BENCHES: &[&Bench] =
+    &[&span::BENCH, &middleware::BENCH, &export::BENCH, &service::BENCH, &scale::BENCH];
 
 /// Where `--write` puts the results.
 const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
@@ -67,6 +71,18 @@ enum Child {
         units: usize,
         bursts: usize,
     },
+    /// What `export` starts.
+    #[command(name = "child-export", hide = true)]
+    Export {
+        #[command(subcommand)]
+        part: export::Part,
+    },
+    /// What `scale` starts.
+    #[command(name = "child-scale", hide = true)]
+    Scale(scale::Part),
+    /// What `service` starts.
+    #[command(name = "child-service", hide = true)]
+    Service(service::Part),
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -99,6 +115,9 @@ fn answer(wish: &Wish) -> Result<(), Box<dyn Error>> {
         BENCHES.iter().filter(|bench| wish.names.is_empty() || wish.names.iter().any(|n| n == bench.name))
     {
         println!("{}", report.add(bench, &harness::run(bench, &effort)?));
+        if let Some(sections) = bench.sections {
+            println!("{}", report.add_sections(&sections(&effort)?));
+        }
     }
     if wish.write {
         std::fs::write(RESULTS, report.text())?;
@@ -107,7 +126,14 @@ fn answer(wish: &Wish) -> Result<(), Box<dyn Error>> {
 }
 
 fn work(child: Child) -> Result<(), Box<dyn Error>> {
-    let Child::Child { bench, case, entry, task, endpoint, units, bursts } = child;
+    let (bench, case, entry, task, endpoint, units, bursts) = match child {
+        Child::Child { bench, case, entry, task, endpoint, units, bursts } => {
+            (bench, case, entry, task, endpoint, units, bursts)
+        }
+        Child::Export { part } => return Ok(export::work(&part)?),
+        Child::Scale(part) => return Ok(scale::work(&part)?),
+        Child::Service(part) => return Ok(service::work(&part)?),
+    };
     let entry = BENCHES
         .iter()
         .filter(|known| known.name == bench)

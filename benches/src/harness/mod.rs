@@ -5,16 +5,22 @@
 //! all of them; in its process, an entry becomes a [`Subject`] that does its unit of work in bursts on the thread's
 //! own clock, and is drained off the clock.
 
-mod allocator;
+pub(crate) mod allocator;
 mod callgrind;
 mod child;
-mod clock;
+pub(crate) mod clock;
+pub(crate) mod comparison;
+mod grpc_sink;
+pub(crate) mod load;
 mod machine;
+pub(crate) mod memory;
+pub(crate) mod processors;
 mod report;
 mod runner;
+mod running;
 mod section;
 mod sink;
-mod statistics;
+pub(crate) mod statistics;
 
 use std::io;
 
@@ -22,8 +28,9 @@ pub(crate) use child::{Collector, Subject, Task, run as work};
 pub(crate) use machine::Machine;
 pub(crate) use report::Report;
 pub(crate) use runner::{Callgrind, Effort, run};
-#[expect(unused_imports, reason = "for the benches to come")]
+pub(crate) use running::Running;
 pub(crate) use section::{Axis, Bar, Plot, PlotKind, Section, Series, Table};
+pub(crate) use sink::{Hanging, Sink, refusing_endpoint};
 
 /// One question, and what answers it.
 pub(crate) struct Bench {

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::child::Costs;
 use super::runner::{Answer, Measured};
 use super::statistics::{least, median, quantile};
-use super::{Bench, Clock, Machine, Ratio};
+use super::{Bench, Clock, Machine, Ratio, Section};
 
 /// What is printed, and written to a file if that is wanted.
 pub(crate) struct Report {
@@ -33,6 +33,17 @@ impl Report {
                 if let Some(failure) = &measured.failure {
                     let _ = write!(text, "\n`{}` failed: {failure}\n", measured.entry.name);
                 }
+            }
+        }
+        &self.text[before..]
+    }
+
+    pub(crate) fn add_sections(&mut self, sections: &[Section]) -> &str {
+        let before = self.text.len();
+        for section in sections {
+            let _ = write!(self.text, "\n### {}\n\n{}\n", section.title, section.note);
+            for rows in section.tables.iter().map(|table| &table.rows) {
+                let _ = write!(self.text, "\n{}", table(rows));
             }
         }
         &self.text[before..]

@@ -1,0 +1,88 @@
+//! A process of this program that works beside the runner, and that can be spoken with line by line.
+
+use std::ffi::OsStr;
+use std::io::{self, BufRead, BufReader, Read, Write};
+use std::process::{Child, ChildStdout, Command, Stdio};
+
+use super::{clock, memory};
+
+/// The process. It is stopped when this is dropped.
+pub(crate) struct Running {
+    child: Child,
+    said: BufReader<ChildStdout>,
+}
+
+impl Running {
+    /// Starts this program again with other arguments.
+    pub(crate) fn start(arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> io::Result<Self> {
+        let mut command = Command::new(std::env::current_exe()?);
+        command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped());
+        let mut child = command.spawn()?;
+        let said = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
+        Ok(Self { child, said: BufReader::new(said) })
+    }
+
+    /// The next line that it says.
+    ///
+    /// # Errors
+    /// When it ends instead; why, it says on the error output.
+    pub(crate) fn line(&mut self) -> io::Result<String> {
+        let mut line = String::new();
+        match self.said.read_line(&mut line)? {
+            0 => Err(io::Error::other("a measured process ended early")),
+            _ => Ok(line.trim_end().to_owned()),
+        }
+    }
+
+    /// The next lines that it says, each of them numbers between spaces, to its end.
+    pub(crate) fn numbers(&mut self) -> io::Result<Vec<Vec<f64>>> {
+        let mut rows = Vec::new();
+        for line in self.said.by_ref().lines() {
+            rows.push(numbers(&line?)?);
+        }
+        match self.child.wait()?.success() {
+            true => Ok(rows),
+            false => Err(io::Error::other("a measured process failed")),
+        }
+    }
+
+    /// Says a line, and waits for one.
+    pub(crate) fn ask(&mut self, line: &str) -> io::Result<String> {
+        let orders = self.child.stdin.as_mut().ok_or(io::ErrorKind::BrokenPipe)?;
+        writeln!(orders, "{line}")?;
+        self.line()
+    }
+
+    /// Its CPU time so far, user and system, in nanoseconds.
+    pub(crate) fn cpu_ns(&self) -> io::Result<u64> {
+        clock::process_ns_of(self.child.id())
+    }
+
+    pub(crate) fn resident_bytes(&self) -> u64 {
+        memory::resident_bytes(self.child.id())
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        // One that has ended already needs neither.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn numbers(line: &str) -> io::Result<Vec<f64>> {
+    let number = |word: &str| word.parse().map_err(|_| io::Error::other(format!("not a number: {word:?}")));
+    line.split_whitespace().map(number).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_numbers() {
+        assert_eq!(numbers("1 2.5  3").unwrap(), [1.0, 2.5, 3.0]);
+        assert!(numbers("1 two").is_err());
+    }
+}

@@ -1,0 +1,574 @@
+//! What does tracing add to the CPU that a real server needs for a request?
+
+use std::io::{self, BufRead};
+use std::net::SocketAddr;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::extract::Path;
+use axum::routing::get;
+use clap::Args;
+use opentelemetry_instrumentation_tower::http::server as otel_tower;
+use tokio::net::TcpListener;
+use tokio::runtime::Runtime;
+use tracing::Level;
+
+use crate::exporters::{self, Sampled};
+use crate::harness::load::{self, Answered, Load, Pace};
+use crate::harness::statistics::{median, quantile};
+use crate::harness::{
+    Axis, Bar, Bench, Collector, Effort, Hanging, Plot, PlotKind, Running, Section, Series,
+};
+use crate::harness::{Sink, Table};
+use crate::harness::{comparison, memory, processors, refusing_endpoint};
+
+pub(crate) const BENCH: Bench = Bench {
+    name: "service",
+    question: "What does tracing add to the CPU that a real server needs for a request? axum serves `GET /items/{id}` in a process of \
+               its own, every request is sampled, and what is exported goes over OTLP/HTTP to a collector on the same host.",
+    cases: &[],
+    sections: Some(sections),
+};
+
+/// A server, as one way to trace makes it.
+struct Stack {
+    name: &'static str,
+    setup: fn(&Collector) -> Served,
+    spans: Spans,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spans {
+    None,
+    Exported,
+    /// And shown in time, with collectors that take nothing.
+    ExportedAndWatched,
+}
+
+const BARE: &str = "bare";
+const OURS: &str = "trace-axum";
+const AXUM_TRACING: &str = "axum-tracing-opentelemetry";
+
+/// The first one is what the others are compared with.
+const STACKS: &[Stack] = &[
+    Stack::new(BARE, bare, Spans::None),
+    Stack::new(OURS, ours, Spans::ExportedAndWatched),
+    Stack::new("tower-http, nobody listening", tower_http, Spans::None),
+    Stack::new("fastrace-axum", fastrace_axum, Spans::ExportedAndWatched),
+    Stack::new("opentelemetry-instrumentation-tower", instrumentation_tower, Spans::ExportedAndWatched),
+    Stack::new(AXUM_TRACING, axum_tracing_opentelemetry, Spans::Exported),
+    Stack::new("tower-otel", tower_otel, Spans::Exported),
+];
+
+/// What a process serves, and how it sends what waits.
+struct Served {
+    router: Router,
+    drain: Box<dyn Fn()>,
+}
+
+impl Served {
+    fn new(router: Router) -> Self {
+        Self { router, drain: Box::new(|| {}) }
+    }
+
+    fn drained_by(self, drain: impl Fn() + 'static) -> Self {
+        Self { drain: Box::new(drain), ..self }
+    }
+}
+
+fn router() -> Router {
+    async fn item(Path(_id): Path<u64>) -> &'static str {
+        "an item"
+    }
+    Router::new().route("/items/{id}", get(item))
+}
+
+fn bare(_: &Collector) -> Served {
+    Served::new(router())
+}
+
+fn ours(collector: &Collector) -> Served {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    let layer = trace_axum::TraceLayer::new().tracer(tracer);
+    Served::new(router().layer(layer)).drained_by(move || exporters::drain_ours(tracer))
+}
+
+fn tower_http(_: &Collector) -> Served {
+    Served::new(router().layer(tower_http::trace::TraceLayer::new_for_http()))
+}
+
+fn fastrace_axum(collector: &Collector) -> Served {
+    exporters::fastrace(collector);
+    Served::new(router().layer(fastrace_axum::FastraceLayer::default())).drained_by(fastrace::flush)
+}
+
+/// Traces alone: its metrics are another question.
+fn instrumentation_tower(collector: &Collector) -> Served {
+    let provider = exporters::sdk(collector, Sampled::Yes);
+    let layer = otel_tower::LayerBuilder::builder().with_metrics(false).build().expect("a valid layer");
+    Served::new(router().layer(layer)).drained_by(move || exporters::drain_sdk(&provider))
+}
+
+fn axum_tracing_opentelemetry(collector: &Collector) -> Served {
+    let drain = exporters::tracing(collector, Sampled::Yes);
+    let layer = axum_tracing_opentelemetry::middleware::OtelAxumLayer::default();
+    Served::new(router().layer(layer)).drained_by(drain)
+}
+
+fn tower_otel(collector: &Collector) -> Served {
+    let drain = exporters::tracing(collector, Sampled::Yes);
+    Served::new(router().layer(tower_otel::trace::HttpLayer::server(Level::INFO))).drained_by(drain)
+}
+
+/// As a browser sends it through an ingress that has begun the trace.
+const REQUEST: &[u8] = b"GET /items/3419?page=2 HTTP/1.1\r\n\
+host: items.example.com:8443\r\n\
+user-agent: Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0\r\n\
+accept: application/json\r\n\
+traceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01\r\n\r\n";
+
+/// A process that serves.
+#[derive(Debug, Args)]
+pub(crate) struct Part {
+    stack: String,
+    endpoint: String,
+    /// The only one that it may use.
+    #[arg(long)]
+    processor: Option<usize>,
+}
+
+/// What a serving process is asked for, by a line; it answers by one.
+const DRAIN: &str = "drain";
+const LIVE: &str = "live";
+
+/// Says its port, and serves until nobody asks any more.
+pub(crate) fn work(part: &Part) -> io::Result<()> {
+    let stack = STACKS.iter().find(|stack| stack.name == part.stack);
+    let stack = stack.ok_or_else(|| io::Error::other("there is no such stack"))?;
+    if let Some(processor) = part.processor {
+        processors::pin(processor)?;
+    }
+    let served = (stack.setup)(&Collector { endpoint: part.endpoint.clone() });
+    // As `#[tokio::main]` makes it.
+    let runtime = Runtime::new()?;
+    let listener = runtime.block_on(TcpListener::bind(("127.0.0.1", 0)))?;
+    println!("{}", listener.local_addr()?.port());
+    let service = served.router.into_make_service_with_connect_info::<SocketAddr>();
+    runtime.spawn(async { axum::serve(listener, service).await });
+    for line in io::stdin().lock().lines() {
+        match line?.as_str() {
+            DRAIN => {
+                (served.drain)();
+                println!("drained");
+            }
+            LIVE => println!("{}", memory::live_bytes()),
+            other => return Err(io::Error::other(format!("there is no {other:?}"))),
+        }
+    }
+    Ok(())
+}
+
+fn sections(effort: &Effort) -> io::Result<Vec<Section>> {
+    let bench = match processors::available()[..] {
+        [load, server, ..] => Runner { effort, load: Some(load), server: Some(server) },
+        _ => Runner { effort, load: None, server: None },
+    };
+    // What this thread starts stays on its processor: the load and the collectors. The runner's own thread goes on everywhere.
+    thread::scope(|scope| scope.spawn(|| bench.sections()).join())
+        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+}
+
+struct Runner<'a> {
+    effort: &'a Effort,
+    load: Option<usize>,
+    server: Option<usize>,
+}
+
+/// What the collector does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Health {
+    Healthy,
+    /// Nobody listens.
+    Refusing,
+    /// It accepts connections, and never answers.
+    Hanging,
+}
+
+/// What came of one process.
+struct Measured {
+    modest: Phase,
+    full: Phase,
+    resident_mib: f64,
+}
+
+/// What came of a load.
+struct Phase {
+    answered: Answered,
+    /// Per request.
+    cpu_us: f64,
+    /// Of the spans that requests should have made, as the collector counted.
+    lost: f64,
+}
+
+/// Connections at full load: few, so that they wait little for each other.
+const CONNECTIONS: u32 = 16;
+
+/// At a modest one there are 4 000 requests a second.
+const MODEST: Pace = Pace::Every(Duration::from_millis(4));
+
+/// Where memory is watched, it is looked at so often.
+const LOOK: Duration = Duration::from_millis(250);
+
+impl Stack {
+    const fn new(name: &'static str, setup: fn(&Collector) -> Served, spans: Spans) -> Self {
+        Self { name, setup, spans }
+    }
+}
+
+impl Runner<'_> {
+    fn sections(&self) -> io::Result<Vec<Section>> {
+        if let Some(processor) = self.load {
+            processors::pin(processor)?;
+        }
+        let stacks: Vec<_> =
+            STACKS.iter().filter(|stack| stack.name == BARE || self.effort.wants(stack.name)).collect();
+        let healthy = self.rounds(&stacks, Health::Healthy)?;
+        let exporting: Vec<_> = stacks
+            .iter()
+            .copied()
+            .filter(|stack| match stack.spans {
+                Spans::None => stack.name == BARE,
+                Spans::Exported => !self.effort.is_quick(),
+                Spans::ExportedAndWatched => true,
+            })
+            .collect();
+        let refusing = self.rounds(&exporting, Health::Refusing)?;
+        let hanging = self.rounds(&exporting, Health::Hanging)?;
+        Ok(vec![
+            self.section("a healthy collector", "service-cpu", &healthy),
+            self.section("a collector that refuses connections", "service-cpu-refusing", &refusing),
+            self.section(
+                "a collector that accepts connections and never answers",
+                "service-cpu-hanging",
+                &hanging,
+            ),
+            self.watched(Health::Refusing, "service-memory-refusing")?,
+            self.watched(Health::Hanging, "service-memory-hanging")?,
+        ])
+    }
+
+    /// Measures the stacks in turns, each time in a new process.
+    fn rounds<'a>(&self, stacks: &[&'a Stack], health: Health) -> io::Result<Rounds<'a>> {
+        let repetitions = match health {
+            _ if self.effort.is_quick() => 1,
+            Health::Healthy => self.effort.repetitions,
+            Health::Refusing | Health::Hanging => self.effort.repetitions.min(3),
+        };
+        let mut rounds = Rounds { health, stacks: stacks.iter().map(|stack| (*stack, Vec::new())).collect() };
+        for repetition in 0..repetitions {
+            eprintln!("service, {health:?}: {} of {repetitions}", repetition + 1);
+            for (stack, measured) in &mut rounds.stacks {
+                measured.push(self.measure(stack, health)?);
+            }
+        }
+        Ok(rounds)
+    }
+
+    fn measure(&self, stack: &Stack, health: Health) -> io::Result<Measured> {
+        let collector = Target::start(health)?;
+        let (mut server, port) = self.start(stack, &collector)?;
+        let (warm_up, time) = if self.effort.is_quick() { (100, 250) } else { (300, 1_000) };
+        let load = |pace, ms| Load { connections: CONNECTIONS, pace, time: Duration::from_millis(ms) };
+        load::run(load(Pace::Full, warm_up), port, REQUEST)?;
+        let modest = phase(&mut server, &collector, port, load(MODEST, time))?;
+        let full = phase(&mut server, &collector, port, load(Pace::Full, time))?;
+        Ok(Measured { modest, full, resident_mib: server.resident_bytes() as f64 / MIB })
+    }
+
+    fn start(&self, stack: &Stack, collector: &Target) -> io::Result<(Running, u16)> {
+        let mut arguments = ["child-service", stack.name].map(String::from).to_vec();
+        arguments.push(collector.endpoint());
+        arguments.extend(self.server.map(|processor| format!("--processor={processor}")));
+        let mut server = Running::start(arguments)?;
+        let port = server.line()?.parse().map_err(io::Error::other)?;
+        Ok((server, port))
+    }
+
+    /// What is resident while the collector takes nothing, at full load.
+    fn watched(&self, health: Health, file: &str) -> io::Result<Section> {
+        let seconds = if self.effort.is_quick() { 1 } else { 20 };
+        let mut rows = vec![
+            [
+                "",
+                "at the start, MiB",
+                "at the end, MiB",
+                "most, MiB",
+                "given out by the allocator, most, MiB",
+            ]
+            .map(String::from)
+            .to_vec(),
+        ];
+        let mut series = Vec::new();
+        for stack in STACKS {
+            if stack.spans != Spans::ExportedAndWatched || !self.effort.wants(stack.name) {
+                continue;
+            }
+            eprintln!("service, memory, {health:?}: {}", stack.name);
+            let looks = self.watch(stack, health, Duration::from_secs(seconds))?;
+            let most = |of: fn(&Look) -> f64| looks.iter().map(of).fold(0.0, f64::max);
+            let resident =
+                |look: Option<&Look>| format!("{:.1}", look.map_or(f64::NAN, |look| look.resident_mib));
+            rows.push(vec![
+                stack.name.to_owned(),
+                resident(looks.first()),
+                resident(looks.last()),
+                format!("{:.1}", most(|look| look.resident_mib)),
+                format!("{:.1}", most(|look| look.live_mib)),
+            ]);
+            series.push(Series {
+                name: stack.name.to_owned(),
+                points: looks.iter().map(|look| (look.second, look.resident_mib)).collect(),
+                ours: stack.name == OURS,
+            });
+        }
+        let what = match health {
+            Health::Healthy => "is healthy",
+            Health::Refusing => "refuses connections",
+            Health::Hanging => "accepts connections and never answers",
+        };
+        Ok(Section {
+            title: format!("memory while the collector {what}"),
+            note: format!(
+                "{seconds} s at full load. Resident: pages of the whole process. Ours has a bound, 16 MiB by default; the SDK's \
+                 is in spans, 2 048."
+            ),
+            tables: vec![Table { rows }],
+            plots: vec![Plot {
+                file: file.to_owned(),
+                title: format!("Resident memory at full load while the collector {what}"),
+                kind: PlotKind::Lines {
+                    x: Axis { label: "seconds", logarithmic: false },
+                    y: Axis { label: "MiB", logarithmic: true },
+                    series,
+                },
+            }],
+        })
+    }
+
+    fn watch(&self, stack: &Stack, health: Health, time: Duration) -> io::Result<Vec<Look>> {
+        let collector = Target::start(health)?;
+        let (mut server, port) = self.start(stack, &collector)?;
+        let load = Load { connections: CONNECTIONS, pace: Pace::Full, time };
+        thread::scope(|scope| {
+            let calling = scope.spawn(move || load::run(load, port, REQUEST));
+            let mut looks = Vec::new();
+            let start = Instant::now();
+            while !calling.is_finished() {
+                let live: f64 = server.ask(LIVE)?.parse().map_err(io::Error::other)?;
+                looks.push(Look {
+                    second: start.elapsed().as_secs_f64(),
+                    resident_mib: server.resident_bytes() as f64 / MIB,
+                    live_mib: live / MIB,
+                });
+                thread::sleep(LOOK);
+            }
+            calling.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))?;
+            Ok(looks)
+        })
+    }
+
+    fn section(&self, title: &str, file: &str, rounds: &Rounds<'_>) -> Section {
+        let healthy = rounds.health == Health::Healthy;
+        let mut tables = vec![
+            rounds.table("at full load, 16 connections", |measured| &measured.full),
+            rounds.table("at 4 000 requests a second", |measured| &measured.modest),
+        ];
+        if healthy {
+            tables.push(rounds.comparisons());
+        }
+        let pinned = match (self.load, self.server) {
+            (Some(load), Some(server)) => {
+                format!(
+                    "The server has processor {server} for itself; the load and the collector have {load}."
+                )
+            }
+            _ => "There is one processor: the server shares it with the load and the collector.".to_owned(),
+        };
+        let drained = match healthy {
+            true => "until every span is sent",
+            false => "while the load lasts",
+        };
+        let note = format!(
+            "{pinned} *CPU*: user and system time of the whole server process per request, {drained}; *added* is what a stack has \
+             more than the bare one in the same repetition, the median and the quartiles. Latencies are the client's, in µs: at full \
+             load mostly the time in which others are served. *lost*: the part of the spans that the collector did not get. A stack \
+             that loses spans does less work for them."
+        );
+        let bars = rounds.stacks.iter().filter(|(stack, _)| stack.name != BARE).map(|(stack, _)| Bar {
+            name: stack.name.to_owned(),
+            value: median(&rounds.added_us(stack.name, |measured| &measured.full)),
+            ours: stack.name == OURS,
+        });
+        Section {
+            title: title.to_owned(),
+            note,
+            tables,
+            plots: vec![Plot {
+                file: file.to_owned(),
+                title: format!("CPU time added to a request, export included: {title}"),
+                kind: PlotKind::Bars { unit: "µs", bars: bars.collect() },
+            }],
+        }
+    }
+}
+
+/// What a process holds at one time.
+struct Look {
+    second: f64,
+    resident_mib: f64,
+    live_mib: f64,
+}
+
+const MIB: f64 = (1 << 20) as f64;
+
+/// All that was measured with one kind of collector.
+struct Rounds<'a> {
+    health: Health,
+    stacks: Vec<(&'a Stack, Vec<Measured>)>,
+}
+
+impl Rounds<'_> {
+    fn table(&self, what: &str, phase: fn(&Measured) -> &Phase) -> Table {
+        let heading = [
+            what,
+            "CPU, µs",
+            "added, µs",
+            "quartiles",
+            "requests/s",
+            "p50",
+            "p99",
+            "p99.9",
+            "resident, MiB",
+            "lost, %",
+        ];
+        let mut rows = vec![heading.map(String::from).to_vec()];
+        for (stack, measured) in &self.stacks {
+            let all = |of: &dyn Fn(&Measured) -> f64| median(&measured.iter().map(of).collect::<Vec<_>>());
+            let added = self.added_us(stack.name, phase);
+            let is_base = stack.name == BARE;
+            let dash = || "–".to_owned();
+            rows.push(vec![
+                stack.name.to_owned(),
+                format!("{:.2}", all(&|measured| phase(measured).cpu_us)),
+                if is_base { dash() } else { format!("{:.2}", median(&added)) },
+                if is_base {
+                    dash()
+                } else {
+                    format!("{:.2} – {:.2}", quantile(&added, 0.25), quantile(&added, 0.75))
+                },
+                format!("{:.0}", all(&|measured| phase(measured).answered.requests_per_second())),
+                format!("{:.0}", all(&|measured| phase(measured).answered.latency_us(0.5))),
+                format!("{:.0}", all(&|measured| phase(measured).answered.latency_us(0.99))),
+                format!("{:.0}", all(&|measured| phase(measured).answered.latency_us(0.999))),
+                format!("{:.1}", all(&|measured| measured.resident_mib)),
+                match stack.spans {
+                    Spans::None => dash(),
+                    _ if self.health != Health::Healthy => dash(),
+                    _ => format!("{:.1}", 100.0 * all(&|measured| phase(measured).lost)),
+                },
+            ]);
+        }
+        Table { rows }
+    }
+
+    fn comparisons(&self) -> Table {
+        let mut rows = vec![comparison::heading()];
+        let phases: [(&str, fn(&Measured) -> &Phase); 2] =
+            [("at full load", |measured| &measured.full), ("at 4 000/s", |measured| &measured.modest)];
+        for (when, phase) in phases {
+            let ours = self.added_us(OURS, phase);
+            let cheapest = self.cheapest_peer(phase);
+            for (stack, _) in &self.stacks {
+                let goal = match stack.name {
+                    BARE | OURS => continue,
+                    AXUM_TRACING => Some(0.1),
+                    name => (cheapest == Some(name)).then_some(0.25),
+                };
+                let peer = self.added_us(stack.name, phase);
+                let ratios: Vec<f64> = ours.iter().zip(&peer).map(|(ours, peer)| ours / peer).collect();
+                rows.push(comparison::row(format!("{OURS} ÷ {}, {when}", stack.name), &ratios, goal));
+            }
+        }
+        Table { rows }
+    }
+
+    /// Of those that export.
+    fn cheapest_peer(&self, phase: fn(&Measured) -> &Phase) -> Option<&'static str> {
+        let peers = self.stacks.iter().map(|(stack, _)| *stack);
+        let peers = peers.filter(|stack| stack.spans != Spans::None && stack.name != OURS);
+        let cost = |stack: &Stack| median(&self.added_us(stack.name, phase));
+        peers.min_by(|one, other| cost(one).total_cmp(&cost(other))).map(|stack| stack.name)
+    }
+
+    /// What a stack needs more than the bare one, in each repetition.
+    fn added_us(&self, name: &str, phase: fn(&Measured) -> &Phase) -> Vec<f64> {
+        let of = |name: &str| {
+            let found = self.stacks.iter().find(|(stack, _)| stack.name == name);
+            found.map_or(&[][..], |(_, measured)| measured)
+        };
+        let pairs = of(name).iter().zip(of(BARE));
+        pairs.map(|(stack, bare)| phase(stack).cpu_us - phase(bare).cpu_us).collect()
+    }
+}
+
+fn phase(server: &mut Running, collector: &Target, port: u16, load: Load) -> io::Result<Phase> {
+    collector.drain(server)?;
+    let (spans, cpu) = (collector.spans(), server.cpu_ns()?);
+    let answered = load::run(load, port, REQUEST)?;
+    collector.drain(server)?;
+    let cpu_ns = server.cpu_ns()? - cpu;
+    let requests = answered.requests as f64;
+    let lost = 1.0 - (collector.spans() - spans) as f64 / requests;
+    Ok(Phase { answered, cpu_us: cpu_ns as f64 / requests / 1e3, lost })
+}
+
+/// The collector of one process.
+enum Target {
+    Healthy(Sink),
+    Refusing(String),
+    Hanging(Hanging),
+}
+
+impl Target {
+    fn start(health: Health) -> io::Result<Self> {
+        Ok(match health {
+            Health::Healthy => Self::Healthy(Sink::start()?),
+            Health::Refusing => Self::Refusing(refusing_endpoint()?),
+            Health::Hanging => Self::Hanging(Hanging::start()?),
+        })
+    }
+
+    fn endpoint(&self) -> String {
+        match self {
+            Self::Healthy(sink) => sink.endpoint(),
+            Self::Refusing(endpoint) => endpoint.clone(),
+            Self::Hanging(hanging) => hanging.endpoint(),
+        }
+    }
+
+    /// Has the server send what waits, where that comes to an end.
+    fn drain(&self, server: &mut Running) -> io::Result<()> {
+        if let Self::Healthy(_) = self {
+            server.ask(DRAIN)?;
+        }
+        Ok(())
+    }
+
+    fn spans(&self) -> u64 {
+        match self {
+            Self::Healthy(sink) => sink.tally().spans,
+            Self::Refusing(_) | Self::Hanging(_) => 0,
+        }
+    }
+}
