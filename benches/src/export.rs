@@ -10,8 +10,8 @@ use tokio::runtime::Runtime;
 
 use crate::exporters::{self, Kind, Protocol, Wire};
 use crate::harness::statistics::{least, median, quantile};
-use crate::harness::{Bench, Collector, Effort, Running, Section, Sink, Subject, Table};
-use crate::harness::{allocator, clock, comparison, memory};
+use crate::harness::{Bench, Collector, Effort, Goal, Running, Section, Sink, Subject, Table};
+use crate::harness::{allocator, clock, memory};
 use crate::span;
 
 pub(crate) const BENCH: Bench = Bench {
@@ -111,6 +111,8 @@ const COMPARED: &[(&str, &str, Option<f64>)] = &[
 /// What a span cost in one repetition.
 struct Sent {
     cpu_ns: f64,
+    /// The making included.
+    whole_ns: f64,
     allocations: f64,
     bytes: f64,
     wire_bytes: f64,
@@ -123,8 +125,9 @@ fn costs(effort: &Effort) -> io::Result<Section> {
     let grpc = Sink::start_grpc()?;
     let senders: Vec<_> = SENDERS.iter().filter(|sender| effort.wants(sender.name)).collect();
     let mut sent: Vec<Vec<Sent>> = senders.iter().map(|_| Vec::new()).collect();
-    for repetition in 0..effort.repetitions {
-        eprintln!("export, costs: {} of {}", repetition + 1, effort.repetitions);
+    let repetitions = if effort.is_quick() { 1 } else { effort.repetitions };
+    for repetition in 0..repetitions {
+        eprintln!("export, costs: {} of {repetitions}", repetition + 1);
         for (sender, sent) in senders.iter().zip(&mut sent) {
             let sink = match sender.wire.protocol {
                 Protocol::Http => &http,
@@ -133,13 +136,18 @@ fn costs(effort: &Effort) -> io::Result<Section> {
             sent.push(sender.measure(sink, effort)?);
         }
     }
-    let mut rows = vec![
-        ["CPU, allocations and bytes per span", "spans a batch", "ns", "ns, median", "allocations", "bytes"]
-            .into_iter()
-            .chain(["bytes on the wire", "arrived"])
-            .map(String::from)
-            .collect::<Vec<_>>(),
+    let heading = [
+        "per span",
+        "spans a batch",
+        "ns",
+        "ns, median",
+        "with the making",
+        "allocations",
+        "bytes",
+        "bytes on the wire",
+        "arrived",
     ];
+    let mut rows = vec![heading.map(String::from).to_vec()];
     for (sender, sent) in senders.iter().zip(&sent) {
         let all = |of: fn(&Sent) -> f64| sent.iter().map(of).collect::<Vec<_>>();
         let cpu_ns = all(|sent| sent.cpu_ns);
@@ -148,29 +156,32 @@ fn costs(effort: &Effort) -> io::Result<Section> {
             sender.batch.spans().to_string(),
             format!("{:.0}", least(&cpu_ns)),
             format!("{:.0}", median(&cpu_ns)),
+            format!("{:.0}", median(&all(|sent| sent.whole_ns))),
             format!("{:.2}", median(&all(|sent| sent.allocations))),
             format!("{:.0}", median(&all(|sent| sent.bytes))),
             format!("{:.0}", median(&all(|sent| sent.wire_bytes))),
             percent(least(&all(|sent| sent.arrived))),
         ]);
     }
-    let mut ratios = vec![comparison::heading()];
+    let mut goals = Vec::new();
     let find = |name: &str| senders.iter().position(|sender| sender.name == name).map(|place| &sent[place]);
     for (of, to, goal) in COMPARED {
         let (Some(of_sent), Some(to_sent)) = (find(of), find(to)) else { continue };
         let both: Vec<f64> = of_sent.iter().zip(to_sent).map(|(of, to)| of.cpu_ns / to.cpu_ns).collect();
-        ratios.push(comparison::row(format!("{of} ÷ {to}"), &both, *goal));
+        goals.push(Goal::ratio(format!("{of} ÷ {to}"), &both, *goal));
     }
     Ok(Section {
         title: "from the queue to the socket".to_owned(),
         note: "One batch after the other is made and flushed. *ns*: CPU time of the whole process, user and system, less that of \
-               the thread that makes the spans while it makes them (ours encodes there); the quietest of the repetitions and \
-               their median. Allocations are those of all threads, less those of the making. A batch is as large as each one's \
-               defaults make it: ours some 800 KiB, the SDK's 512 spans; fastrace's reporter sends whatever has ended in a \
-               second, and is given as many as ours. *arrived*: the least of all repetitions, as the collector counted."
+               the thread that makes the spans while it makes them; the quietest of the repetitions and their median. Ours encodes \
+               a span while it is made, and the others when they send it: *with the making* is the median of the whole. \
+               Allocations are those of all threads, less those of the making. A batch is as large as each one's defaults make \
+               it: ours some 800 KiB, the SDK's 512 spans; fastrace's reporter sends whatever has ended in a second, and is given \
+               as many as ours. *arrived*: the least of all repetitions, as the collector counted."
             .to_owned(),
-        tables: vec![Table { rows }, Table { rows: ratios }],
+        tables: vec![Table { rows }],
         plots: Vec::new(),
+        goals,
     })
 }
 
@@ -191,16 +202,13 @@ impl Sender {
         if let Batch::Set(_) = self.batch {
             arguments.push("--set");
         }
-        let rows = Running::start(arguments)?.numbers()?;
-        let [[cpu_ns, allocations, bytes, made]] = rows.iter().map(Vec::as_slice).collect::<Vec<_>>()[..]
-        else {
-            return Err(io::Error::other("the sender said something else"));
-        };
+        let [cpu_ns, whole_ns, allocations, bytes, made] = Running::start(arguments)?.numbers()?;
         let tally = sink.tally() - before;
         Ok(Sent {
-            cpu_ns: *cpu_ns,
-            allocations: *allocations,
-            bytes: *bytes,
+            cpu_ns,
+            whole_ns,
+            allocations,
+            bytes,
             wire_bytes: tally.bytes as f64 / tally.spans as f64,
             arrived: tally.spans as f64 / made,
         })
@@ -257,12 +265,9 @@ fn losses(effort: &Effort, shape: Shape, title: &str, note: &str) -> io::Result<
             let endpoint = sink.endpoint();
             let seconds = seconds.to_string();
             let arguments = ["child-export", "lose", kind.word(), shape.word(), &endpoint, &seconds];
-            let rows = Running::start(arguments)?.numbers()?;
-            let [[made, grown_bytes]] = rows.iter().map(Vec::as_slice).collect::<Vec<_>>()[..] else {
-                return Err(io::Error::other("the loser said something else"));
-            };
+            let [made, grown_bytes] = Running::start(arguments)?.numbers()?;
             let part = 1.0 - sink.tally().spans as f64 / made;
-            lost.push(Lost { made: *made, part, grown_mib: grown_bytes / MIB });
+            lost.push(Lost { made, part, grown_mib: grown_bytes / MIB });
         }
     }
     let heading = ["", "spans made", "lost", "lost, quartiles", "memory grown by, MiB"];
@@ -282,7 +287,13 @@ fn losses(effort: &Effort, shape: Shape, title: &str, note: &str) -> io::Result<
         "{note} For {seconds} s; *lost* is what the collector did not have when all was flushed. Memory: the most that was resident, \
          less what was before."
     );
-    Ok(Section { title: title.to_owned(), note, tables: vec![Table { rows }], plots: Vec::new() })
+    Ok(Section {
+        title: title.to_owned(),
+        note,
+        tables: vec![Table { rows }],
+        plots: Vec::new(),
+        goals: Vec::new(),
+    })
 }
 
 const MIB: f64 = (1 << 20) as f64;
@@ -362,6 +373,7 @@ impl Send {
             made += self.spans;
         }
         let mut cpu_ns = Vec::with_capacity(self.batches);
+        let mut whole_ns = Vec::with_capacity(self.batches);
         for _ in 0..self.batches {
             let (process, thread) = (clock::process_ns(), clock::thread_ns());
             subject.work(self.spans);
@@ -369,6 +381,7 @@ impl Send {
             subject.drain();
             let all = clock::process_ns() - process;
             cpu_ns.push(all.saturating_sub(making) as f64 / self.spans as f64);
+            whole_ns.push(all as f64 / self.spans as f64);
             made += self.spans;
         }
         let (mut allocations, mut bytes) = (0, 0);
@@ -379,7 +392,9 @@ impl Send {
             made += self.spans;
         }
         let counted = (COUNTED * self.spans) as f64;
-        println!("{} {} {} {made}", median(&cpu_ns), allocations as f64 / counted, bytes as f64 / counted);
+        let (cpu_ns, whole_ns) = (median(&cpu_ns), median(&whole_ns));
+        let (allocations, bytes) = (allocations as f64 / counted, bytes as f64 / counted);
+        println!("{cpu_ns} {whole_ns} {allocations} {bytes} {made}");
         Ok(())
     }
 }

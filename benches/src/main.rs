@@ -29,7 +29,7 @@ const RESULTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/RESULTS.md");
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    child: Option<Child>,
+    child: Option<Part>,
     #[command(flatten)]
     wish: Wish,
 }
@@ -59,7 +59,7 @@ struct Wish {
 }
 
 #[derive(Debug, Subcommand)]
-enum Child {
+enum Part {
     /// What the runner starts for each subject.
     #[command(hide = true)]
     Child {
@@ -125,14 +125,14 @@ fn answer(wish: &Wish) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-fn work(child: Child) -> Result<(), Box<dyn Error>> {
+fn work(child: Part) -> Result<(), Box<dyn Error>> {
     let (bench, case, entry, task, endpoint, units, bursts) = match child {
-        Child::Child { bench, case, entry, task, endpoint, units, bursts } => {
+        Part::Child { bench, case, entry, task, endpoint, units, bursts } => {
             (bench, case, entry, task, endpoint, units, bursts)
         }
-        Child::Export { part } => return Ok(export::work(&part)?),
-        Child::Scale(part) => return Ok(scale::work(&part)?),
-        Child::Service(part) => return Ok(service::work(&part)?),
+        Part::Export { part } => return Ok(export::work(&part)?),
+        Part::Scale(part) => return Ok(scale::work(&part)?),
+        Part::Service(part) => return Ok(service::work(&part)?),
     };
     let entry = BENCHES
         .iter()

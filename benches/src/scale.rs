@@ -13,8 +13,8 @@ use trace_core::{Scope, semconv};
 
 use crate::exporters::{self, Kind, Sampled};
 use crate::harness::statistics::{median, quantile};
-use crate::harness::{Axis, Bench, Collector, Effort, Plot, PlotKind, Running, Section, Series, Sink};
-use crate::harness::{Subject, Table};
+use crate::harness::{Axis, Bench, Goal, Plot, PlotKind, Section, Series, Table};
+use crate::harness::{Collector, Effort, Running, Sink, Subject};
 use crate::harness::{clock, memory};
 
 pub(crate) const BENCH: Bench = Bench {
@@ -77,11 +77,17 @@ const REQUESTS: Growth = Growth {
     quick_points: 3,
 };
 
-/// What one process found: for each point, the cost of a span in nanoseconds and what is resident then, in bytes; and the part of
-/// its spans that arrived.
+/// What one process found.
 struct Run {
-    points: Vec<(f64, f64)>,
+    points: Vec<Found>,
+    /// The part of its spans that arrived.
     arrived: f64,
+}
+
+/// What was found at one point: the cost of a span, and what is resident then.
+struct Found {
+    cost_ns: f64,
+    resident_bytes: f64,
 }
 
 fn section(effort: &Effort, growth: &Growth) -> io::Result<Section> {
@@ -95,7 +101,8 @@ fn section(effort: &Effort, growth: &Growth) -> io::Result<Section> {
             runs.push(run(*kind, growth, points, effort)?);
         }
     }
-    let costs = |runs: &[Run], point: usize| runs.iter().map(|run| run.points[point].0).collect::<Vec<_>>();
+    let costs =
+        |runs: &[Run], point: usize| runs.iter().map(|run| run.points[point].cost_ns).collect::<Vec<_>>();
     let mut heading = vec![format!("ns a span, by {}", growth.title)];
     heading.extend(kinds.iter().flat_map(|kind| [kind.name().to_owned(), "quartiles".to_owned()]));
     let mut rows = vec![heading];
@@ -113,18 +120,20 @@ fn section(effort: &Effort, growth: &Growth) -> io::Result<Section> {
         rows.push([name.to_owned()].into_iter().chain(cells).collect());
     };
     let last = points.len() - 1;
-    add("last ÷ least", &|runs| {
-        let least = (0..=last).map(|point| median(&costs(runs, point))).fold(f64::INFINITY, f64::min);
-        format!("{:.2}", median(&costs(runs, last)) / least)
-    });
     add("resident at the end, MiB", &|runs| {
-        let resident: Vec<f64> = runs.iter().map(|run| run.points[last].1 / f64::from(1 << 20)).collect();
-        format!("{:.1}", median(&resident))
+        let resident = runs.iter().map(|run| run.points[last].resident_bytes / f64::from(1 << 20));
+        format!("{:.1}", median(&resident.collect::<Vec<_>>()))
     });
     add("spans that arrived, %", &|runs| {
         let arrived: Vec<f64> = runs.iter().map(|run| run.arrived * 100.0).collect();
         format!("{:.1}", median(&arrived))
     });
+    let mut goals = Vec::new();
+    for (kind, runs) in kinds.iter().zip(&runs) {
+        let grown = costs(runs, last).into_iter().zip(costs(runs, 0)).map(|(last, first)| last / first);
+        let name = format!("{}, {} ÷ {}", kind.name(), points[last], points[0]);
+        goals.push(Goal::ratio(name, &grown.collect::<Vec<_>>(), None));
+    }
     let series = kinds.iter().zip(&runs).map(|(kind, runs)| Series {
         name: kind.name().to_owned(),
         points: points.iter().enumerate().map(|(at, x)| (*x as f64, median(&costs(runs, at)))).collect(),
@@ -134,16 +143,20 @@ fn section(effort: &Effort, growth: &Growth) -> io::Result<Section> {
         file: format!("scale-{}", growth.along.word()),
         title: format!("CPU time per span, by {}", growth.title),
         kind: PlotKind::Lines {
-            x: Axis { label: growth.axis, logarithmic: true },
-            y: Axis { label: "ns per span", logarithmic: true },
+            x: Axis { label: growth.axis.to_owned(), logarithmic: true },
+            y: Axis { label: "ns per span".to_owned(), logarithmic: true },
             series: series.collect(),
         },
     };
     Ok(Section {
         title: growth.title.to_owned(),
-        note: format!("{} A tracer that loses spans has less to do for them.", growth.note),
+        note: format!(
+            "{} A tracer that loses spans, because more end at once than its queue holds, has less to do for them.",
+            growth.note
+        ),
         tables: vec![Table { rows }],
         plots: vec![plot],
+        goals,
     })
 }
 
@@ -152,14 +165,13 @@ fn run(kind: Kind, growth: &Growth, points: &[usize], effort: &Effort) -> io::Re
     let mut arguments = ["child-scale", kind.word(), growth.along.word()].map(String::from).to_vec();
     arguments.extend([sink.endpoint(), effort.bursts.div_ceil(2).to_string()]);
     arguments.extend(points.iter().map(usize::to_string));
-    let mut rows = Running::start(arguments)?.numbers()?.into_iter();
-    let odd = || io::Error::other("the process said something else");
+    let mut process = Running::start(arguments)?;
     let mut found = Vec::new();
     for _ in points {
-        let [cost, resident] = rows.next().ok_or_else(odd)?[..] else { return Err(odd()) };
-        found.push((cost, resident));
+        let [cost_ns, resident_bytes] = process.numbers()?;
+        found.push(Found { cost_ns, resident_bytes });
     }
-    let [made] = rows.next().ok_or_else(odd)?[..] else { return Err(odd()) };
+    let [made] = process.numbers()?;
     Ok(Run { points: found, arrived: sink.tally().spans as f64 / made })
 }
 

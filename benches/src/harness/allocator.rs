@@ -3,12 +3,16 @@
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
 
 /// The system's allocator with a count of the allocations of each thread, while anybody counts.
 struct Counting;
 
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
+
+/// Held by whoever counts, because there is one count for all.
+static COUNTER: Mutex<()> = Mutex::new(());
 
 /// Off while time is measured: then an allocation costs one load more than without this allocator.
 static COUNTING: AtomicBool = AtomicBool::new(false);
@@ -30,6 +34,7 @@ pub(crate) struct Allocations {
 
 /// What this thread allocates while it does the work.
 pub(crate) fn count(work: impl FnOnce()) -> Allocations {
+    let _counter = COUNTER.lock().unwrap_or_else(PoisonError::into_inner);
     COUNT.set(Allocations::default());
     COUNTING.store(true, Ordering::Relaxed);
     work();
@@ -39,6 +44,7 @@ pub(crate) fn count(work: impl FnOnce()) -> Allocations {
 
 /// What all threads allocate while this one makes something and then has it sent, less what the making allocated here.
 pub(crate) fn count_sending(make: impl FnOnce(), send: impl FnOnce()) -> Allocations {
+    let _counter = COUNTER.lock().unwrap_or_else(PoisonError::into_inner);
     ALL_NUMBER.store(0, Ordering::Relaxed);
     ALL_BYTES.store(0, Ordering::Relaxed);
     COUNT.set(Allocations::default());

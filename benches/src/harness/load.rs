@@ -39,10 +39,6 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
-    pub(crate) fn requests_per_second(&self) -> f64 {
-        self.requests as f64 / self.time.as_secs_f64()
-    }
-
     /// In microseconds.
     pub(crate) fn latency_us(&self, part: f64) -> f64 {
         self.latency_ns.value_at_quantile(part) as f64 / 1e3

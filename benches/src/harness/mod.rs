@@ -9,7 +9,6 @@ pub(crate) mod allocator;
 mod callgrind;
 mod child;
 pub(crate) mod clock;
-pub(crate) mod comparison;
 mod grpc_sink;
 pub(crate) mod load;
 mod machine;
@@ -18,6 +17,7 @@ pub(crate) mod processors;
 mod report;
 mod runner;
 mod running;
+#[expect(dead_code, reason = "nothing draws plots yet")]
 mod section;
 mod sink;
 pub(crate) mod statistics;
@@ -29,7 +29,7 @@ pub(crate) use machine::Machine;
 pub(crate) use report::Report;
 pub(crate) use runner::{Callgrind, Effort, run};
 pub(crate) use running::Running;
-pub(crate) use section::{Axis, Bar, Plot, PlotKind, Section, Series, Table};
+pub(crate) use section::{Axis, Bar, Goal, Plot, PlotKind, Section, Series, Table};
 pub(crate) use sink::{Hanging, Sink, refusing_endpoint};
 
 /// One question, and what answers it.
@@ -39,8 +39,11 @@ pub(crate) struct Bench {
     /// What is measured in bursts, by the runner.
     pub(crate) cases: &'static [Case],
     /// What the bench measures in its own way: processes that talk to each other, loads that grow.
-    pub(crate) sections: Option<fn(&Effort) -> io::Result<Vec<Section>>>,
+    pub(crate) sections: Option<Sections>,
 }
+
+/// How a bench measures by itself.
+pub(crate) type Sections = fn(&Effort) -> io::Result<Vec<Section>>;
 
 /// The same work done in several ways.
 pub(crate) struct Case {

@@ -26,8 +26,7 @@ impl Report {
             let ratios: Vec<_> =
                 answer.case.ratios.iter().filter_map(|ratio| ratio_row(answer, ratio)).collect();
             if !ratios.is_empty() {
-                let heading = ["", "median", "quartiles", "goal", ""].map(String::from).to_vec();
-                let _ = write!(text, "\n{}", table(&[vec![heading], ratios].concat()));
+                let _ = write!(text, "\n{}", table(&[vec![ratio_heading()], ratios].concat()));
             }
             for measured in &answer.measured {
                 if let Some(failure) = &measured.failure {
@@ -44,6 +43,14 @@ impl Report {
             let _ = write!(self.text, "\n### {}\n\n{}\n", section.title, section.note);
             for rows in section.tables.iter().map(|table| &table.rows) {
                 let _ = write!(self.text, "\n{}", table(rows));
+            }
+            let ratios: Vec<_> = section
+                .goals
+                .iter()
+                .map(|goal| ratio_cells(goal.what.clone(), &goal.ratios, goal.at_most))
+                .collect();
+            if !ratios.is_empty() {
+                let _ = write!(self.text, "\n{}", table(&[vec![ratio_heading()], ratios].concat()));
             }
         }
         &self.text[before..]
@@ -99,22 +106,30 @@ fn ratio_row(answer: &Answer, ratio: &Ratio) -> Option<Vec<String>> {
     };
     let ratios: Vec<f64> =
         pairs(of, base, clock).into_iter().zip(pairs(to, base, clock)).map(|(of, to)| of / to).collect();
-    let upper = quantile(&ratios, 0.75);
     let clock = match ratio.clock {
         Clock::Thread => "",
         Clock::Process => ", to socket",
     };
-    Some(vec![
-        format!("{} ÷ {}{clock}", ratio.of, ratio.to),
-        format!("{:.2}", median(&ratios)),
-        format!("{:.2} – {upper:.2}", quantile(&ratios, 0.25)),
-        ratio.at_most.map_or(String::new(), |goal| format!("≤ {goal}")),
-        match ratio.at_most {
+    Some(ratio_cells(format!("{} ÷ {}{clock}", ratio.of, ratio.to), &ratios, ratio.at_most))
+}
+
+fn ratio_heading() -> Vec<String> {
+    ["", "median", "quartiles", "goal", ""].map(String::from).to_vec()
+}
+
+fn ratio_cells(what: String, ratios: &[f64], at_most: Option<f64>) -> Vec<String> {
+    let upper = quantile(ratios, 0.75);
+    vec![
+        what,
+        format!("{:.2}", median(ratios)),
+        format!("{:.2} – {upper:.2}", quantile(ratios, 0.25)),
+        at_most.map_or(String::new(), |goal| format!("≤ {goal}")),
+        match at_most {
             Some(goal) if upper <= goal => "met".to_owned(),
             Some(_) => "**missed**".to_owned(),
             None => String::new(),
         },
-    ])
+    ]
 }
 
 /// A cost in each repetition, less that of the base in the same one.

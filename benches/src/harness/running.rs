@@ -1,7 +1,7 @@
 //! A process of this program that works beside the runner, and that can be spoken with line by line.
 
 use std::ffi::OsStr;
-use std::io::{self, BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
 use super::{clock, memory};
@@ -34,16 +34,12 @@ impl Running {
         }
     }
 
-    /// The next lines that it says, each of them numbers between spaces, to its end.
-    pub(crate) fn numbers(&mut self) -> io::Result<Vec<Vec<f64>>> {
-        let mut rows = Vec::new();
-        for line in self.said.by_ref().lines() {
-            rows.push(numbers(&line?)?);
-        }
-        match self.child.wait()?.success() {
-            true => Ok(rows),
-            false => Err(io::Error::other("a measured process failed")),
-        }
+    /// The next line that it says, which is so many numbers.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub(crate) fn numbers<const N: usize>(&mut self) -> io::Result<[f64; N]> {
+        numbers(&self.line()?)
     }
 
     /// Says a line, and waits for one.
@@ -71,9 +67,9 @@ impl Drop for Running {
     }
 }
 
-fn numbers(line: &str) -> io::Result<Vec<f64>> {
-    let number = |word: &str| word.parse().map_err(|_| io::Error::other(format!("not a number: {word:?}")));
-    line.split_whitespace().map(number).collect()
+fn numbers<const N: usize>(line: &str) -> io::Result<[f64; N]> {
+    let numbers: Vec<f64> = line.split_whitespace().filter_map(|word| word.parse().ok()).collect();
+    numbers.try_into().map_err(|_| io::Error::other(format!("a measured process said {line:?}")))
 }
 
 #[cfg(test)]
@@ -83,6 +79,7 @@ mod tests {
     #[test]
     fn a_line_is_numbers() {
         assert_eq!(numbers("1 2.5  3").unwrap(), [1.0, 2.5, 3.0]);
-        assert!(numbers("1 two").is_err());
+        assert!(numbers::<2>("1 two").is_err());
+        assert!(numbers::<1>("1 2").is_err());
     }
 }

@@ -7,6 +7,14 @@ pub(crate) struct Section {
     pub(crate) note: String,
     pub(crate) tables: Vec<Table>,
     pub(crate) plots: Vec<Plot>,
+    pub(crate) goals: Vec<Goal>,
+}
+
+/// Two things compared: the ratio in each repetition, and the goal for its upper quartile, if there is one.
+pub(crate) struct Goal {
+    pub(crate) what: String,
+    pub(crate) at_most: Option<f64>,
+    pub(crate) ratios: Vec<f64>,
 }
 
 /// Rows of cells, the first one of them the heading. The first column is text, the others are numbers.
@@ -24,7 +32,7 @@ pub(crate) struct Plot {
 
 pub(crate) enum PlotKind {
     /// One bar for each name, with the text to its right; those of this workspace stand out.
-    Bars { unit: &'static str, bars: Vec<Bar> },
+    Bars { unit: String, bars: Vec<Bar> },
     /// How something goes along an axis.
     Lines { x: Axis, y: Axis, series: Vec<Series> },
 }
@@ -36,7 +44,7 @@ pub(crate) struct Bar {
 }
 
 pub(crate) struct Axis {
-    pub(crate) label: &'static str,
+    pub(crate) label: String,
     pub(crate) logarithmic: bool,
 }
 
@@ -44,4 +52,10 @@ pub(crate) struct Series {
     pub(crate) name: String,
     pub(crate) points: Vec<(f64, f64)>,
     pub(crate) ours: bool,
+}
+
+impl Goal {
+    pub(crate) fn ratio(what: impl Into<String>, ratios: &[f64], at_most: Option<f64>) -> Self {
+        Self { what: what.into(), at_most, ratios: ratios.to_vec() }
+    }
 }
