@@ -206,6 +206,8 @@ struct Measured {
 struct Phase {
     /// Per request.
     cpu_us: f64,
+    /// The part of it that the threads that serve requests need.
+    serving_us: f64,
     /// The part of the time in which the server worked.
     busy: f64,
     requests_per_second: f64,
@@ -404,14 +406,15 @@ impl Runner<'_> {
         };
         let note = format!(
             "{pinned} *CPU*: user and system time of the whole server process per request, {drained}; *added* is what a stack has \
-             more than the bare one in the same repetition, the median and the quartiles. *busy*: its CPU time by the clock on the \
+             more than the bare one in the same repetition, the median and the quartiles, and how much of it the server's own thread \
+             needs, which requests wait for: the rest is the exporter's. *busy*: its CPU time by the clock on the \
              wall. Latencies are the client's, in µs: at full \
              load mostly the time in which others are served. *lost*: the part of the spans that the collector did not get. A stack \
              that loses spans does less work for them."
         );
         let bars = rounds.stacks.iter().filter(|(stack, _)| stack.name != BARE).map(|(stack, _)| Bar {
             name: stack.name.to_owned(),
-            value: median(&rounds.added_us(stack.name, |measured| &measured.full)),
+            value: median(&rounds.added_us(stack.name, |measured| measured.full.cpu_us)),
             ours: stack.name == OURS,
         });
         Section {
@@ -450,6 +453,7 @@ impl Rounds<'_> {
             "CPU, µs",
             "added, µs",
             "quartiles",
+            "of it while serving",
             "busy, %",
             "requests/s",
             "p50",
@@ -461,7 +465,8 @@ impl Rounds<'_> {
         let mut rows = vec![heading.map(String::from).to_vec()];
         for (stack, measured) in &self.stacks {
             let all = |of: &dyn Fn(&Measured) -> f64| median(&measured.iter().map(of).collect::<Vec<_>>());
-            let added = self.added_us(stack.name, phase);
+            let added = self.added_us(stack.name, |measured| phase(measured).cpu_us);
+            let serving = self.added_us(stack.name, |measured| phase(measured).serving_us);
             let is_base = stack.name == BARE;
             let dash = || "–".to_owned();
             rows.push(vec![
@@ -473,6 +478,7 @@ impl Rounds<'_> {
                 } else {
                     format!("{:.2} – {:.2}", quantile(&added, 0.25), quantile(&added, 0.75))
                 },
+                if is_base { dash() } else { format!("{:.2}", median(&serving)) },
                 format!("{:.0}", 100.0 * all(&|measured| phase(measured).busy)),
                 format!("{:.0}", all(&|measured| phase(measured).requests_per_second)),
                 format!("{:.0}", all(&|measured| phase(measured).p50_us)),
@@ -501,7 +507,8 @@ impl Rounds<'_> {
             .filter(|name| ![BARE, OURS].contains(name))
             .collect();
         for (when, phase) in [("at full load", full), ("at 4 000/s", modest)] {
-            let ours = self.added_us(OURS, phase);
+            let added = |name| self.added_us(name, |measured| phase(measured).cpu_us);
+            let ours = added(OURS);
             for &name in peers.iter().filter(|_| !ours.is_empty()) {
                 // Where few requests come, most of a request's CPU time is spent on falling asleep and waking up, and the
                 // differences drown in that.
@@ -510,7 +517,7 @@ impl Rounds<'_> {
                     AXUM_TRACING => Some(0.1),
                     _ => (cheapest == Some(name)).then_some(0.25),
                 };
-                let peer = self.added_us(name, phase);
+                let peer = added(name);
                 let ratios: Vec<f64> = ours.iter().zip(&peer).map(|(ours, peer)| ours / peer).collect();
                 goals.push(Goal::ratio(format!("{OURS} ÷ {name}, {when}"), &ratios, goal));
             }
@@ -522,30 +529,36 @@ impl Rounds<'_> {
     fn cheapest_peer(&self, phase: fn(&Measured) -> &Phase) -> Option<&'static str> {
         let peers = self.stacks.iter().map(|(stack, _)| *stack);
         let peers = peers.filter(|stack| stack.spans != Spans::None && stack.name != OURS);
-        let cost = |stack: &Stack| median(&self.added_us(stack.name, phase));
+        let cost = |stack: &Stack| median(&self.added_us(stack.name, |measured| phase(measured).cpu_us));
         peers.min_by(|one, other| cost(one).total_cmp(&cost(other))).map(|stack| stack.name)
     }
 
     /// What a stack needs more than the bare one, in each repetition.
-    fn added_us(&self, name: &str, phase: fn(&Measured) -> &Phase) -> Vec<f64> {
+    fn added_us(&self, name: &str, cost_us: impl Fn(&Measured) -> f64) -> Vec<f64> {
         let of = |name: &str| {
             let found = self.stacks.iter().find(|(stack, _)| stack.name == name);
             found.map_or(&[][..], |(_, measured)| measured)
         };
         let pairs = of(name).iter().zip(of(BARE));
-        pairs.map(|(stack, bare)| phase(stack).cpu_us - phase(bare).cpu_us).collect()
+        pairs.map(|(stack, bare)| cost_us(stack) - cost_us(bare)).collect()
     }
 }
 
+/// The name of the threads of the server's runtime, which no exporter's have.
+const SERVING: &str = "tokio-rt-worker";
+
 fn phase(server: &mut Running, collector: &Target, port: u16, load: Load) -> io::Result<Phase> {
     collector.drain(server)?;
-    let (spans, cpu) = (collector.spans(), server.cpu_ns()?);
+    let spans = collector.spans();
+    let (cpu, serving) = (server.cpu_ns()?, server.threads_ns(SERVING)?);
     let answered = load::run(load, port, REQUEST)?;
     collector.drain(server)?;
     let cpu_ns = (server.cpu_ns()? - cpu) as f64;
+    let serving_ns = (server.threads_ns(SERVING)? - serving) as f64;
     let requests = answered.requests as f64;
     Ok(Phase {
         cpu_us: cpu_ns / requests / 1e3,
+        serving_us: serving_ns / requests / 1e3,
         busy: cpu_ns / answered.time.as_nanos() as f64,
         requests_per_second: requests / answered.time.as_secs_f64(),
         p50_us: answered.latency_us(0.5),
@@ -621,7 +634,7 @@ mod tests {
             ("fastrace-axum", [15.0, 25.0]),
             (AXUM_TRACING, [18.0, 28.0]),
         ]);
-        assert_eq!(rounds.added_us(OURS, |measured| &measured.full), [1.0, 1.0]);
+        assert_eq!(rounds.added_us(OURS, |measured| measured.full.cpu_us), [1.0, 1.0]);
         assert_eq!(rounds.cheapest_peer(|measured| &measured.full), Some("fastrace-axum"));
         let goals: Vec<_> = rounds.comparisons().iter().map(|goal| goal.at_most).collect();
         assert_eq!(goals, [None, Some(0.25), Some(0.1), None, None, None]);

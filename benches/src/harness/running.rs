@@ -1,6 +1,7 @@
 //! A process of this program that works beside the runner, and that can be spoken with line by line.
 
 use std::ffi::OsStr;
+use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdout, Command, Stdio};
 
@@ -54,6 +55,20 @@ impl Running {
         clock::process_ns_of(self.child.id())
     }
 
+    /// The CPU time so far of those of its threads that have this name, in nanoseconds.
+    pub(crate) fn threads_ns(&self, name: &str) -> io::Result<u64> {
+        let mut all = 0;
+        for thread in fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let thread = thread?.path();
+            // One that ends meanwhile has no files any more.
+            let read = |file| fs::read_to_string(thread.join(file)).unwrap_or_default();
+            if read("comm").trim_end() == name {
+                all += first_number(&read("schedstat")).unwrap_or(0);
+            }
+        }
+        Ok(all)
+    }
+
     pub(crate) fn resident_bytes(&self) -> u64 {
         memory::resident_bytes(self.child.id())
     }
@@ -65,6 +80,11 @@ impl Drop for Running {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// Of `schedstat`: the time on a processor.
+fn first_number(line: &str) -> Option<u64> {
+    line.split_whitespace().next()?.parse().ok()
 }
 
 fn numbers<const N: usize>(line: &str) -> io::Result<[f64; N]> {
@@ -81,5 +101,11 @@ mod tests {
         assert_eq!(numbers("1 2.5  3").unwrap(), [1.0, 2.5, 3.0]);
         assert!(numbers::<2>("1 two").is_err());
         assert!(numbers::<1>("1 2").is_err());
+    }
+
+    #[test]
+    fn a_threads_time_is_the_first_number() {
+        assert_eq!(first_number("226042000 14110 7\n"), Some(226_042_000));
+        assert_eq!(first_number(""), None);
     }
 }
