@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 use tracing::Level;
 
 use crate::exporters::{self, Sampled};
-use crate::harness::load::{self, Load, Pace};
+use crate::harness::load::{self, Answered, Load, Pace};
 use crate::harness::statistics::{median, quantile};
 use crate::harness::{Axis, Bar, Bench, Goal, Plot, PlotKind, Section, Series, Table};
 use crate::harness::{Collector, Effort, Hanging, Running, Sink};
@@ -201,13 +201,15 @@ struct Measured {
     resident_mib: f64,
 }
 
-/// What came of a load.
+/// What came of a load, over all of its slices.
 #[derive(Clone, Copy, Default)]
 struct Phase {
-    /// Per request.
+    /// Per request, the median of the slices.
     cpu_us: f64,
-    /// The part of it that the threads that serve requests need.
-    serving_us: f64,
+    /// What it is more than that of the bare server in the slice beside, the median of the slices.
+    added_us: f64,
+    /// The same for the threads that serve requests.
+    added_serving_us: f64,
     /// The part of the time in which the server worked.
     busy: f64,
     requests_per_second: f64,
@@ -216,6 +218,21 @@ struct Phase {
     p999_us: f64,
     /// Of the spans that requests should have made, as the collector counted.
     lost: f64,
+}
+
+/// What came of a load for a short time.
+struct Slice {
+    answered: Answered,
+    cpu_ns: f64,
+    serving_ns: f64,
+    spans: u64,
+}
+
+/// A process that serves, and its collector.
+struct Server {
+    process: Running,
+    port: u16,
+    collector: Target,
 }
 
 /// Connections at full load: few, so that they wait little for each other.
@@ -265,7 +282,8 @@ impl Runner<'_> {
         ])
     }
 
-    /// Measures the stacks in turns, each time in a new process.
+    /// Has all stacks served at once and loads them in turns, slice by slice, so that what disturbs one of them disturbs its
+    /// neighbours too; and that again and again in new processes.
     fn rounds<'a>(&self, stacks: &[&'a Stack], health: Health) -> io::Result<Rounds<'a>> {
         let repetitions = match health {
             _ if self.effort.is_quick() => 1,
@@ -275,31 +293,47 @@ impl Runner<'_> {
         let mut rounds = Rounds { health, stacks: stacks.iter().map(|stack| (*stack, Vec::new())).collect() };
         for repetition in 0..repetitions {
             eprintln!("service, {health:?}: {} of {repetitions}", repetition + 1);
-            for (stack, measured) in &mut rounds.stacks {
-                measured.push(self.measure(stack, health)?);
+            for ((_, all), measured) in rounds.stacks.iter_mut().zip(self.repetition(stacks, health)?) {
+                all.push(measured);
             }
         }
         Ok(rounds)
     }
 
-    fn measure(&self, stack: &Stack, health: Health) -> io::Result<Measured> {
-        let collector = Target::start(health)?;
-        let (mut server, port) = self.start(stack, &collector)?;
-        let (warm_up, time) = if self.effort.is_quick() { (100, 250) } else { (300, 800) };
+    fn repetition(&self, stacks: &[&Stack], health: Health) -> io::Result<Vec<Measured>> {
+        let (warm_up, slices, slice) = if self.effort.is_quick() { (100, 3, 60) } else { (300, 8, 100) };
         let load = |pace, ms| Load { connections: CONNECTIONS, pace, time: Duration::from_millis(ms) };
-        load::run(load(Pace::Full, warm_up), port, REQUEST)?;
-        let modest = phase(&mut server, &collector, port, load(MODEST, time))?;
-        let full = phase(&mut server, &collector, port, load(Pace::Full, time))?;
-        Ok(Measured { modest, full, resident_mib: server.resident_bytes() as f64 / MIB })
+        let mut servers = Vec::new();
+        for stack in stacks {
+            let mut server = self.start(stack, Target::start(health)?)?;
+            server.serve(load(Pace::Full, warm_up))?;
+            servers.push(server);
+        }
+        let mut phase = |pace, slices| -> io::Result<Vec<Phase>> {
+            let mut all: Vec<_> = servers.iter().map(|_| Vec::new()).collect();
+            for _ in 0..slices {
+                for (server, all) in servers.iter_mut().zip(&mut all) {
+                    all.push(server.serve(load(pace, slice))?);
+                }
+            }
+            let bare = &all[0];
+            Ok(all.iter().map(|slices| Phase::of(slices, bare)).collect())
+        };
+        // What a collector that takes nothing does to a server shows most at full load.
+        let modest_slices = if health == Health::Healthy { slices } else { 0 };
+        let phases = phase(MODEST, modest_slices)?.into_iter().zip(phase(Pace::Full, slices)?);
+        let resident = servers.iter().map(|server| server.process.resident_bytes() as f64 / MIB);
+        let measured = phases.zip(resident);
+        Ok(measured.map(|((modest, full), resident_mib)| Measured { modest, full, resident_mib }).collect())
     }
 
-    fn start(&self, stack: &Stack, collector: &Target) -> io::Result<(Running, u16)> {
+    fn start(&self, stack: &Stack, collector: Target) -> io::Result<Server> {
         let mut arguments = ["child-service", stack.name].map(String::from).to_vec();
         arguments.push(collector.endpoint());
         arguments.extend(self.server.map(|processor| format!("--processor={processor}")));
-        let mut server = Running::start(arguments)?;
-        let port = server.line()?.parse().map_err(io::Error::other)?;
-        Ok((server, port))
+        let mut process = Running::start(arguments)?;
+        let port = process.line()?.parse().map_err(io::Error::other)?;
+        Ok(Server { process, port, collector })
     }
 
     /// What is resident while the collector takes nothing, at full load.
@@ -365,18 +399,18 @@ impl Runner<'_> {
     }
 
     fn watch(&self, stack: &Stack, health: Health, time: Duration) -> io::Result<Vec<Look>> {
-        let collector = Target::start(health)?;
-        let (mut server, port) = self.start(stack, &collector)?;
+        let mut server = self.start(stack, Target::start(health)?)?;
+        let port = server.port;
         let load = Load { connections: CONNECTIONS, pace: Pace::Full, time };
         thread::scope(|scope| {
             let calling = scope.spawn(move || load::run(load, port, REQUEST));
             let mut looks = Vec::new();
             let start = Instant::now();
             while !calling.is_finished() {
-                let live: f64 = server.ask(LIVE)?.parse().map_err(io::Error::other)?;
+                let live: f64 = server.process.ask(LIVE)?.parse().map_err(io::Error::other)?;
                 looks.push(Look {
                     second: start.elapsed().as_secs_f64(),
-                    resident_mib: server.resident_bytes() as f64 / MIB,
+                    resident_mib: server.process.resident_bytes() as f64 / MIB,
                     live_mib: live / MIB,
                 });
                 thread::sleep(LOOK);
@@ -388,10 +422,10 @@ impl Runner<'_> {
 
     fn section(&self, title: &str, file: &str, rounds: &Rounds<'_>) -> Section {
         let healthy = rounds.health == Health::Healthy;
-        let tables = vec![
-            rounds.table("at full load, 16 connections", |measured| &measured.full),
-            rounds.table("at 4 000 requests a second", |measured| &measured.modest),
-        ];
+        let mut tables = vec![rounds.table("at full load, 16 connections", |measured| &measured.full)];
+        if healthy {
+            tables.push(rounds.table("at 4 000 requests a second", |measured| &measured.modest));
+        }
         let pinned = match (self.load, self.server) {
             (Some(load), Some(server)) => {
                 format!(
@@ -406,15 +440,15 @@ impl Runner<'_> {
         };
         let note = format!(
             "{pinned} *CPU*: user and system time of the whole server process per request, {drained}; *added* is what a stack has \
-             more than the bare one in the same repetition, the median and the quartiles, and how much of it the server's own thread \
-             needs, which requests wait for: the rest is the exporter's. *busy*: its CPU time by the clock on the \
+             more than the bare one, which is loaded beside it, the median and the quartiles of the repetitions; and how much of it the \
+             server's own thread needs, which requests wait for: the rest is the exporter's. *busy*: its CPU time by the clock on the \
              wall. Latencies are the client's, in µs: at full \
              load mostly the time in which others are served. *lost*: the part of the spans that the collector did not get. A stack \
              that loses spans does less work for them."
         );
         let bars = rounds.stacks.iter().filter(|(stack, _)| stack.name != BARE).map(|(stack, _)| Bar {
             name: stack.name.to_owned(),
-            value: median(&rounds.added_us(stack.name, |measured| measured.full.cpu_us)),
+            value: median(&rounds.added_us(stack.name, |measured| &measured.full)),
             ours: stack.name == OURS,
         });
         Section {
@@ -465,8 +499,7 @@ impl Rounds<'_> {
         let mut rows = vec![heading.map(String::from).to_vec()];
         for (stack, measured) in &self.stacks {
             let all = |of: &dyn Fn(&Measured) -> f64| median(&measured.iter().map(of).collect::<Vec<_>>());
-            let added = self.added_us(stack.name, |measured| phase(measured).cpu_us);
-            let serving = self.added_us(stack.name, |measured| phase(measured).serving_us);
+            let added = self.added_us(stack.name, phase);
             let is_base = stack.name == BARE;
             let dash = || "–".to_owned();
             rows.push(vec![
@@ -478,7 +511,11 @@ impl Rounds<'_> {
                 } else {
                     format!("{:.2} – {:.2}", quantile(&added, 0.25), quantile(&added, 0.75))
                 },
-                if is_base { dash() } else { format!("{:.2}", median(&serving)) },
+                if is_base {
+                    dash()
+                } else {
+                    format!("{:.2}", all(&|measured| phase(measured).added_serving_us))
+                },
                 format!("{:.0}", 100.0 * all(&|measured| phase(measured).busy)),
                 format!("{:.0}", all(&|measured| phase(measured).requests_per_second)),
                 format!("{:.0}", all(&|measured| phase(measured).p50_us)),
@@ -507,8 +544,7 @@ impl Rounds<'_> {
             .filter(|name| ![BARE, OURS].contains(name))
             .collect();
         for (when, phase) in [("at full load", full), ("at 4 000/s", modest)] {
-            let added = |name| self.added_us(name, |measured| phase(measured).cpu_us);
-            let ours = added(OURS);
+            let ours = self.added_us(OURS, phase);
             for &name in peers.iter().filter(|_| !ours.is_empty()) {
                 // Where few requests come, most of a request's CPU time is spent on falling asleep and waking up, and the
                 // differences drown in that.
@@ -517,7 +553,7 @@ impl Rounds<'_> {
                     AXUM_TRACING => Some(0.1),
                     _ => (cheapest == Some(name)).then_some(0.25),
                 };
-                let peer = added(name);
+                let peer = self.added_us(name, phase);
                 let ratios: Vec<f64> = ours.iter().zip(&peer).map(|(ours, peer)| ours / peer).collect();
                 goals.push(Goal::ratio(format!("{OURS} ÷ {name}, {when}"), &ratios, goal));
             }
@@ -529,43 +565,70 @@ impl Rounds<'_> {
     fn cheapest_peer(&self, phase: fn(&Measured) -> &Phase) -> Option<&'static str> {
         let peers = self.stacks.iter().map(|(stack, _)| *stack);
         let peers = peers.filter(|stack| stack.spans != Spans::None && stack.name != OURS);
-        let cost = |stack: &Stack| median(&self.added_us(stack.name, |measured| phase(measured).cpu_us));
+        let cost = |stack: &Stack| median(&self.added_us(stack.name, phase));
         peers.min_by(|one, other| cost(one).total_cmp(&cost(other))).map(|stack| stack.name)
     }
 
     /// What a stack needs more than the bare one, in each repetition.
-    fn added_us(&self, name: &str, cost_us: impl Fn(&Measured) -> f64) -> Vec<f64> {
-        let of = |name: &str| {
-            let found = self.stacks.iter().find(|(stack, _)| stack.name == name);
-            found.map_or(&[][..], |(_, measured)| measured)
-        };
-        let pairs = of(name).iter().zip(of(BARE));
-        pairs.map(|(stack, bare)| cost_us(stack) - cost_us(bare)).collect()
+    fn added_us(&self, name: &str, phase: fn(&Measured) -> &Phase) -> Vec<f64> {
+        let found = self.stacks.iter().find(|(stack, _)| stack.name == name);
+        let measured = found.map_or(&[][..], |(_, measured)| measured);
+        measured.iter().map(|measured| phase(measured).added_us).collect()
     }
 }
 
 /// The name of the threads of the server's runtime, which no exporter's have.
 const SERVING: &str = "tokio-rt-worker";
 
-fn phase(server: &mut Running, collector: &Target, port: u16, load: Load) -> io::Result<Phase> {
-    collector.drain(server)?;
-    let spans = collector.spans();
-    let (cpu, serving) = (server.cpu_ns()?, server.threads_ns(SERVING)?);
-    let answered = load::run(load, port, REQUEST)?;
-    collector.drain(server)?;
-    let cpu_ns = (server.cpu_ns()? - cpu) as f64;
-    let serving_ns = (server.threads_ns(SERVING)? - serving) as f64;
-    let requests = answered.requests as f64;
-    Ok(Phase {
-        cpu_us: cpu_ns / requests / 1e3,
-        serving_us: serving_ns / requests / 1e3,
-        busy: cpu_ns / answered.time.as_nanos() as f64,
-        requests_per_second: requests / answered.time.as_secs_f64(),
-        p50_us: answered.latency_us(0.5),
-        p99_us: answered.latency_us(0.99),
-        p999_us: answered.latency_us(0.999),
-        lost: 1.0 - (collector.spans() - spans) as f64 / requests,
-    })
+impl Server {
+    /// Calls it, until all that came of that is sent.
+    fn serve(&mut self, load: Load) -> io::Result<Slice> {
+        let spans = self.collector.spans();
+        let (cpu, serving) = (self.process.cpu_ns()?, self.process.threads_ns(SERVING)?);
+        let answered = load::run(load, self.port, REQUEST)?;
+        self.collector.drain(&mut self.process)?;
+        Ok(Slice {
+            answered,
+            cpu_ns: (self.process.cpu_ns()? - cpu) as f64,
+            serving_ns: (self.process.threads_ns(SERVING)? - serving) as f64,
+            spans: self.collector.spans() - spans,
+        })
+    }
+}
+
+impl Slice {
+    fn cpu_us(&self) -> f64 {
+        self.cpu_ns / 1e3 / self.answered.requests as f64
+    }
+
+    fn serving_us(&self) -> f64 {
+        self.serving_ns / 1e3 / self.answered.requests as f64
+    }
+}
+
+impl Phase {
+    fn of(slices: &[Slice], bare: &[Slice]) -> Self {
+        let mut all = Answered::nothing_yet();
+        slices.iter().for_each(|slice| all.add(&slice.answered));
+        let cpu_ns: f64 = slices.iter().map(|slice| slice.cpu_ns).sum();
+        let spans: u64 = slices.iter().map(|slice| slice.spans).sum();
+        let added = |cost: fn(&Slice) -> f64| -> f64 {
+            let pairs = slices.iter().zip(bare);
+            median(&pairs.map(|(slice, bare)| cost(slice) - cost(bare)).collect::<Vec<_>>())
+        };
+        let requests = all.requests as f64;
+        Self {
+            cpu_us: median(&slices.iter().map(Slice::cpu_us).collect::<Vec<_>>()),
+            added_us: added(Slice::cpu_us),
+            added_serving_us: added(Slice::serving_us),
+            busy: cpu_ns / all.time.as_nanos() as f64,
+            requests_per_second: requests / all.time.as_secs_f64(),
+            p50_us: all.latency_us(0.5),
+            p99_us: all.latency_us(0.99),
+            p999_us: all.latency_us(0.999),
+            lost: 1.0 - spans as f64 / requests,
+        }
+    }
 }
 
 /// The collector of one process.
@@ -612,29 +675,40 @@ impl Target {
 mod tests {
     use super::*;
 
-    fn rounds(costs: &[(&str, [f64; 2])]) -> Rounds<'static> {
-        let measured = |cpu_us: f64| Measured {
-            modest: Phase::default(),
-            full: Phase { cpu_us, ..Phase::default() },
-            resident_mib: 0.0,
+    #[test]
+    fn a_stack_is_compared_with_the_slice_beside() {
+        let slice = |cpu_ns| {
+            let mut answered = Answered::nothing_yet();
+            (answered.requests, answered.time) = (2, Duration::from_micros(20));
+            Slice { answered, cpu_ns, serving_ns: cpu_ns / 2.0, spans: 1 }
         };
-        let stacks = costs.iter().filter_map(|(name, cpu_us)| {
-            let stack = STACKS.iter().find(|stack| stack.name == *name)?;
-            Some((stack, cpu_us.map(measured).to_vec()))
-        });
-        Rounds { health: Health::Healthy, stacks: stacks.collect() }
+        let bare = [10_000.0, 20_000.0, 10_000.0].map(slice);
+        let stack = [14_000.0, 26_000.0, 12_000.0].map(slice);
+        let phase = Phase::of(&stack, &bare);
+        assert_eq!((phase.cpu_us, phase.added_us, phase.added_serving_us), (7.0, 2.0, 1.0));
+        assert_eq!((phase.lost, phase.requests_per_second), (0.5, 100_000.0));
+        assert!((phase.busy - 52.0 / 60.0).abs() < 1e-9);
     }
 
     #[test]
-    fn stacks_are_compared_by_what_they_add() {
-        let rounds = rounds(&[
-            (BARE, [10.0, 20.0]),
-            (OURS, [11.0, 21.0]),
-            ("tower-http, nobody listening", [10.5, 20.5]),
-            ("fastrace-axum", [15.0, 25.0]),
-            (AXUM_TRACING, [18.0, 28.0]),
-        ]);
-        assert_eq!(rounds.added_us(OURS, |measured| measured.full.cpu_us), [1.0, 1.0]);
+    fn goals_are_set_by_the_cheapest_that_exports() {
+        let measured = |added_us| Measured {
+            modest: Phase::default(),
+            full: Phase { added_us, ..Phase::default() },
+            resident_mib: 0.0,
+        };
+        let stacks = [
+            (BARE, 0.0),
+            (OURS, 1.0),
+            ("tower-http, nobody listening", 0.5),
+            ("fastrace-axum", 5.0),
+            (AXUM_TRACING, 8.0),
+        ];
+        let stacks = stacks.iter().filter_map(|(name, added_us)| {
+            let stack = STACKS.iter().find(|stack| stack.name == *name)?;
+            Some((stack, vec![measured(*added_us)]))
+        });
+        let rounds = Rounds { health: Health::Healthy, stacks: stacks.collect() };
         assert_eq!(rounds.cheapest_peer(|measured| &measured.full), Some("fastrace-axum"));
         let goals: Vec<_> = rounds.comparisons().iter().map(|goal| goal.at_most).collect();
         assert_eq!(goals, [None, Some(0.25), Some(0.1), None, None, None]);

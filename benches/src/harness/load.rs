@@ -39,6 +39,16 @@ pub(crate) struct Answered {
 }
 
 impl Answered {
+    pub(crate) fn nothing_yet() -> Self {
+        Self { requests: 0, time: Duration::ZERO, latency_ns: histogram() }
+    }
+
+    pub(crate) fn add(&mut self, more: &Self) {
+        self.requests += more.requests;
+        self.time += more.time;
+        self.latency_ns += &more.latency_ns;
+    }
+
     /// In microseconds.
     pub(crate) fn latency_us(&self, part: f64) -> f64 {
         self.latency_ns.value_at_quantile(part) as f64 / 1e3
@@ -168,5 +178,10 @@ mod tests {
         assert_eq!(server.join().unwrap(), answered.requests);
         assert!((1..=11).contains(&answered.requests));
         assert!(answered.latency_us(0.5) <= answered.latency_us(0.99));
+        let mut all = Answered::nothing_yet();
+        all.add(&answered);
+        all.add(&answered);
+        assert_eq!((all.requests, all.time), (2 * answered.requests, 2 * answered.time));
+        assert_eq!(all.latency_us(0.5), answered.latency_us(0.5));
     }
 }
