@@ -2,7 +2,9 @@
 
 use std::io;
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use clap::{Args, ValueEnum};
 use fastrace::local::LocalSpan;
@@ -61,7 +63,7 @@ const THREADS: Growth = Growth {
     along: Along::Threads,
     title: "threads at once",
     axis: "threads",
-    note: "Each thread makes 50 traces of 4 spans at a time; when all have, what they made is sent, off the clock. The threads' CPU \
+    note: "Each thread makes 100 traces of 4 spans at a time; when all have, what they made is sent, off the clock. The threads' CPU \
            time, whoever waited for a processor meanwhile.",
     points: &[1, 2, 4, 8, 16, 32, 64],
     quick_points: 7,
@@ -92,7 +94,7 @@ struct Found {
 
 fn section(effort: &Effort, growth: &Growth) -> io::Result<Section> {
     let points = if effort.is_quick() { &growth.points[..growth.quick_points] } else { growth.points };
-    let repetitions = if effort.is_quick() { 1 } else { effort.repetitions.min(5) };
+    let repetitions = if effort.is_quick() { 1 } else { effort.repetitions.min(3) };
     let kinds: Vec<_> = Kind::ALL.into_iter().filter(|kind| effort.wants(kind.name())).collect();
     let mut runs: Vec<Vec<Run>> = kinds.iter().map(|_| Vec::new()).collect();
     for repetition in 0..repetitions {
@@ -198,33 +200,39 @@ pub(crate) struct Part {
 
 /// Measures the points, and prints for each what a span costs and what is resident; and at last how many spans there were.
 pub(crate) fn work(part: &Part) -> io::Result<()> {
-    let collector = Collector { endpoint: part.endpoint.clone() };
-    let print = |cost: f64| println!("{cost} {}", memory::resident_bytes(std::process::id()));
-    let mut made = 0;
-    match part.along {
-        Along::Trace => {
-            let tracer = Tracing::new(part.kind, &collector);
-            for &spans in &part.points {
-                let subject = tracer.subject(spans);
-                print(in_a_trace(&subject, spans, part.bursts, &mut made));
-            }
-        }
-        Along::Threads => {
-            let subject = Tracing::new(part.kind, &collector).subject(TRACE_SPANS);
-            for &threads in &part.points {
-                print(on_threads(&subject, threads, part.bursts, &mut made));
-            }
-        }
-        Along::Requests => {
-            let subject = Tracing::new(part.kind, &collector).subject(TRACE_SPANS);
-            for &requests in &part.points {
-                print(after_requests(&subject, requests, &mut made));
-            }
-        }
+    let tracing = Tracing::new(part.kind, &Collector { endpoint: part.endpoint.clone() });
+    let subject = tracing.subject(TRACE_SPANS);
+    let mut made = warm_up(&subject);
+    let mut served = 0;
+    for &point in &part.points {
+        let cost_ns = match part.along {
+            Along::Trace => in_a_trace(&tracing.subject(point), point, part.bursts, &mut made),
+            Along::Threads => on_threads(&subject, point, part.bursts, &mut made),
+            Along::Requests => after_requests(&subject, point, &mut served, &mut made),
+        };
+        println!("{cost_ns} {}", memory::resident_bytes(std::process::id()));
     }
     println!("{made}");
     Ok(())
 }
+
+/// Makes spans until clocks are calibrated and buffers have grown, and says how many.
+fn warm_up(subject: &Subject) -> usize {
+    let start = Instant::now();
+    let mut made = 0;
+    while start.elapsed() < WARM_UP_TIME {
+        subject.work(BURST_TRACES);
+        subject.drain();
+        made += BURST_TRACES * TRACE_SPANS;
+    }
+    made
+}
+
+/// How long a process works before anything is measured.
+const WARM_UP_TIME: Duration = Duration::from_millis(150);
+
+/// The traces between two drains, where their spans do not grow.
+const BURST_TRACES: usize = BURST_SPANS / TRACE_SPANS;
 
 /// The spans between two drains, where not one trace has more: as in the bursts of the other benches.
 const BURST_SPANS: usize = 400;
@@ -232,7 +240,10 @@ const BURST_SPANS: usize = 400;
 /// The spans of a trace, where they do not grow.
 const TRACE_SPANS: usize = 4;
 
-/// Bursts at each point that are not measured.
+/// The traces that a thread makes between two drains, where there are many threads.
+const THREAD_TRACES: usize = 100;
+
+/// Bursts at each point that are not measured either.
 const WARM_UP: usize = 3;
 
 fn in_a_trace(subject: &Subject, spans: usize, bursts: usize, made: &mut usize) -> f64 {
@@ -250,14 +261,19 @@ fn in_a_trace(subject: &Subject, spans: usize, bursts: usize, made: &mut usize) 
 }
 
 fn on_threads(subject: &Subject, threads: usize, bursts: usize, made: &mut usize) -> f64 {
-    const TRACES: usize = 50;
-    let together = Barrier::new(threads);
+    let sleeping = Barrier::new(threads);
+    let arrived = AtomicUsize::new(0);
     let work = |thread: usize| {
         let mut times = Vec::new();
-        for _ in 0..WARM_UP + bursts {
-            together.wait();
-            times.push(burst_ns(subject, TRACES));
-            together.wait();
+        for burst in 0..WARM_UP + bursts {
+            sleeping.wait();
+            // Then all of them are awake: a thread that has yet to be woken begins when a short burst is over.
+            arrived.fetch_add(1, Ordering::AcqRel);
+            while arrived.load(Ordering::Acquire) < threads * (burst + 1) {
+                thread::yield_now();
+            }
+            times.push(burst_ns(subject, THREAD_TRACES));
+            sleeping.wait();
             if thread == 0 {
                 subject.drain();
             }
@@ -265,24 +281,25 @@ fn on_threads(subject: &Subject, threads: usize, bursts: usize, made: &mut usize
         times
     };
     let times: Vec<Vec<f64>> = thread::scope(|scope| {
+        let work = &work;
         let others: Vec<_> = (1..threads).map(|thread| scope.spawn(move || work(thread))).collect();
         let mut times = vec![work(0)];
         times.extend(others.into_iter().filter_map(|thread| thread.join().ok()));
         times
     });
-    *made += threads * (WARM_UP + bursts) * TRACES * TRACE_SPANS;
-    let spans = (threads * TRACES * TRACE_SPANS) as f64;
+    *made += threads * (WARM_UP + bursts) * THREAD_TRACES * TRACE_SPANS;
+    let spans = (threads * THREAD_TRACES * TRACE_SPANS) as f64;
     let burst = |burst: usize| times.iter().map(|times| times[burst]).sum::<f64>() / spans;
     median(&(WARM_UP..WARM_UP + bursts).map(burst).collect::<Vec<_>>())
 }
 
 /// Serves until there were so many requests in all.
-fn after_requests(subject: &Subject, requests: usize, made: &mut usize) -> f64 {
-    const TRACES: usize = BURST_SPANS / TRACE_SPANS;
+fn after_requests(subject: &Subject, requests: usize, served: &mut usize, made: &mut usize) -> f64 {
     let mut costs = Vec::new();
-    while *made < requests * TRACE_SPANS {
-        costs.push(burst_ns(subject, TRACES) / BURST_SPANS as f64);
+    while *served < requests {
+        costs.push(burst_ns(subject, BURST_TRACES) / BURST_SPANS as f64);
         subject.drain();
+        *served += BURST_TRACES;
         *made += BURST_SPANS;
     }
     median(&costs)
@@ -385,7 +402,6 @@ fn trace_fastrace(spans: usize) {
 #[cfg(test)]
 mod tests {
     use std::sync::Arc;
-    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use super::*;
 
@@ -403,9 +419,10 @@ mod tests {
         in_a_trace(&subject, 30, 2, &mut made);
         assert_eq!(made, units.swap(0, Ordering::Relaxed) * 30);
         made = 0;
-        after_requests(&subject, 1_000, &mut made);
-        after_requests(&subject, 2_000, &mut made);
+        let mut served = 0;
+        after_requests(&subject, 1_000, &mut served, &mut made);
+        after_requests(&subject, 2_000, &mut served, &mut made);
         assert_eq!(made, units.load(Ordering::Relaxed) * TRACE_SPANS);
-        assert_eq!(made, 8_000);
+        assert_eq!((served, made), (2_000, 8_000));
     }
 }

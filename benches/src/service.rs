@@ -241,6 +241,9 @@ const CONNECTIONS: u32 = 16;
 /// At a modest one there are 4 000 requests a second.
 const MODEST: Pace = Pace::Every(Duration::from_millis(4));
 
+/// A server that holds more is stopped, before the machine has none left.
+const RESIDENT_MIB_MAX: f64 = 1024.0;
+
 /// Where memory is watched, it is looked at so often.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -382,7 +385,7 @@ impl Runner<'_> {
             title: format!("memory while the collector {what}"),
             note: format!(
                 "{seconds} s at full load. Resident: pages of the whole process. Ours has a bound, 16 MiB by default; the SDK's \
-                 is in spans, 2 048; fastrace has none."
+                 is in spans, 2 048; fastrace has none, and a server is stopped beyond 1 GiB."
             ),
             tables: vec![Table { rows }],
             plots: vec![Plot {
@@ -404,9 +407,15 @@ impl Runner<'_> {
         let load = Load { connections: CONNECTIONS, pace: Pace::Full, time };
         thread::scope(|scope| {
             let calling = scope.spawn(move || load::run(load, port, REQUEST));
-            let mut looks = Vec::new();
+            let mut looks: Vec<Look> = Vec::new();
             let start = Instant::now();
             while !calling.is_finished() {
+                if looks.last().is_some_and(|look| look.resident_mib > RESIDENT_MIB_MAX) {
+                    // The load ends with the server.
+                    drop(server);
+                    let _ = calling.join();
+                    return Ok(looks);
+                }
                 let live: f64 = server.process.ask(LIVE)?.parse().map_err(io::Error::other)?;
                 looks.push(Look {
                     second: start.elapsed().as_secs_f64(),
