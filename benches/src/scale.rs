@@ -76,7 +76,7 @@ const REQUESTS: Growth = Growth {
     note: "Traces of 4 spans, one after the other in one process, sent every 100 traces, off the clock; the median cost since the \
            point before.",
     points: &[1_000, 10_000, 100_000, 1_000_000],
-    quick_points: 3,
+    quick_points: 2,
 };
 
 /// What one process found.
