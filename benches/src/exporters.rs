@@ -6,11 +6,12 @@ use std::mem;
 use std::thread;
 use std::time::Duration;
 
+use clap::ValueEnum;
 use fastrace::prelude::{Span as FastraceSpan, SpanContext as FastraceContext};
 use fastrace_opentelemetry::OpenTelemetryReporter;
 use opentelemetry::InstrumentationScope;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig};
+use opentelemetry_otlp::{Compression, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
@@ -41,6 +42,35 @@ const DRAIN: Duration = Duration::from_secs(5);
 pub(crate) enum Sampled {
     Yes,
     No,
+}
+
+/// The tracers that have a pipeline of their own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Kind {
+    Ours,
+    Sdk,
+    Fastrace,
+}
+
+impl Kind {
+    pub(crate) const ALL: [Self; 3] = [Self::Ours, Self::Fastrace, Self::Sdk];
+
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "trace-core",
+            Self::Sdk => "opentelemetry_sdk",
+            Self::Fastrace => "fastrace",
+        }
+    }
+
+    /// As a child process is told.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Sdk => "sdk",
+            Self::Fastrace => "fastrace",
+        }
+    }
 }
 
 /// This workspace's tracer with everything else by default.
@@ -177,13 +207,77 @@ pub(crate) fn stand_in_tracing() {
     mem::forget(tracing::info_span!(parent: None, "request", otel.name = CALLER).entered());
 }
 
-fn sdk_exporter(collector: &Collector) -> SpanExporter {
-    SpanExporter::builder()
-        .with_http()
-        .with_protocol(Protocol::HttpBinary)
-        .with_endpoint(&collector.endpoint)
+/// How spans are carried to the collector.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Wire {
+    pub(crate) protocol: Protocol,
+    pub(crate) gzip: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Protocol {
+    Http,
+    Grpc,
+}
+
+/// This workspace's tracer by another wire than the default's, and with batches of at most so many spans instead of so many
+/// bytes.
+pub(crate) fn ours_by(collector: &Collector, wire: Wire, batch_spans: Option<usize>) -> Tracer {
+    let mut otlp = OtlpConfig::new(match wire.protocol {
+        Protocol::Http => trace_core::config::Protocol::HttpProtobuf,
+        Protocol::Grpc => trace_core::config::Protocol::Grpc,
+    });
+    otlp.endpoint = collector.endpoint.parse().expect("the runner's address is one");
+    if wire.gzip {
+        otlp.compression = trace_core::config::Compression::Gzip;
+    }
+    let traces = Tracer::builder()
+        .service_name(SERVICE)
+        .exporter(ExporterConfig::Otlp(otlp))
+        .configure(|config| config.batch.max_batch_spans = batch_spans)
+        .build();
+    let tracer = traces.tracer();
+    std::mem::forget(traces);
+    tracer
+}
+
+/// OpenTelemetry's SDK by another wire than the default's. For gRPC a runtime of tokio must be entered.
+pub(crate) fn sdk_by(collector: &Collector, wire: Wire) -> SdkTracerProvider {
+    SdkTracerProvider::builder()
+        .with_resource(resource())
+        .with_batch_exporter(sdk_exporter_by(collector, wire))
         .build()
-        .expect("the runner's address is one")
+}
+
+/// fastrace by another wire than the default's. For gRPC a runtime of tokio must be entered.
+pub(crate) fn fastrace_by(collector: &Collector, wire: Wire) {
+    let scope = InstrumentationScope::builder(SERVICE).build();
+    let reporter =
+        OpenTelemetryReporter::new(sdk_exporter_by(collector, wire), Cow::Owned(resource()), scope);
+    fastrace::set_reporter(reporter, fastrace::collector::Config::default());
+}
+
+fn sdk_exporter(collector: &Collector) -> SpanExporter {
+    sdk_exporter_by(collector, Wire { protocol: Protocol::Http, gzip: false })
+}
+
+fn sdk_exporter_by(collector: &Collector, wire: Wire) -> SpanExporter {
+    let built = match wire.protocol {
+        Protocol::Http => {
+            let exporter = SpanExporter::builder()
+                .with_http()
+                .with_protocol(opentelemetry_otlp::Protocol::HttpBinary)
+                .with_endpoint(&collector.endpoint);
+            let exporter = if wire.gzip { exporter.with_compression(Compression::Gzip) } else { exporter };
+            exporter.build()
+        }
+        Protocol::Grpc => {
+            let exporter = SpanExporter::builder().with_tonic().with_endpoint(&collector.endpoint);
+            let exporter = if wire.gzip { exporter.with_compression(Compression::Gzip) } else { exporter };
+            exporter.build()
+        }
+    };
+    built.expect("the runner's address is one")
 }
 
 fn resource() -> Resource {

@@ -7,11 +7,14 @@
 
 mod bridge;
 mod client;
+mod export;
 mod exporters;
 mod grpc;
 mod harness;
 mod middleware;
 mod propagation;
+mod scale;
+mod service;
 mod span;
 
 use std::error::Error;
@@ -24,8 +27,17 @@ use clap::{Args, Parser, Subcommand};
 
 use harness::{Bench, BenchResult, Callgrind, Collector, Comparison, Effort, Machine, Medium, Results, Task};
 
-const BENCHES: &[&Bench] =
-    &[&span::BENCH, &propagation::BENCH, &bridge::BENCH, &middleware::BENCH, &grpc::BENCH, &client::BENCH];
+const BENCHES: &[&Bench] = &[
+    &span::BENCH,
+    &propagation::BENCH,
+    &bridge::BENCH,
+    &middleware::BENCH,
+    &grpc::BENCH,
+    &client::BENCH,
+    &export::BENCH,
+    &service::BENCH,
+    &scale::BENCH,
+];
 
 /// Where the results are kept.
 const FOLDER: &str = env!("CARGO_MANIFEST_DIR");
@@ -38,7 +50,7 @@ const PLOTS: &str = "plots";
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    child: Option<Child>,
+    child: Option<Part>,
     #[command(flatten)]
     wish: Wish,
 }
@@ -71,7 +83,7 @@ struct Wish {
 }
 
 #[derive(Debug, Subcommand)]
-enum Child {
+enum Part {
     /// What the runner starts for each subject.
     #[command(hide = true)]
     Child {
@@ -83,6 +95,18 @@ enum Child {
         units: usize,
         bursts: usize,
     },
+    /// What `export` starts.
+    #[command(name = "child-export", hide = true)]
+    Export {
+        #[command(subcommand)]
+        part: export::Part,
+    },
+    /// What `scale` starts.
+    #[command(name = "child-scale", hide = true)]
+    Scale(scale::Part),
+    /// What `service` starts.
+    #[command(name = "child-service", hide = true)]
+    Service(service::Part),
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
@@ -184,8 +208,15 @@ impl Wish {
     }
 }
 
-fn work(child: Child) -> Result<(), Box<dyn Error>> {
-    let Child::Child { bench, case, entry, task, endpoint, units, bursts } = child;
+fn work(child: Part) -> Result<(), Box<dyn Error>> {
+    let (bench, case, entry, task, endpoint, units, bursts) = match child {
+        Part::Child { bench, case, entry, task, endpoint, units, bursts } => {
+            (bench, case, entry, task, endpoint, units, bursts)
+        }
+        Part::Export { part } => return Ok(export::work(&part)?),
+        Part::Scale(part) => return Ok(scale::work(&part)?),
+        Part::Service(part) => return Ok(service::work(&part)?),
+    };
     let entry = BENCHES
         .iter()
         .filter(|known| known.name == bench)

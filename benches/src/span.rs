@@ -80,7 +80,7 @@ pub(crate) const BENCH: Bench = Bench {
 /// What an HTTP server knows of a request. What a framework has as a constant is one here; the rest belongs to the
 /// request, so that a tracer that keeps values has to copy it.
 #[derive(Clone, Copy)]
-struct Request<'a> {
+pub(crate) struct Request<'a> {
     method: &'static str,
     scheme: &'static str,
     protocol_version: &'static str,
@@ -96,7 +96,7 @@ struct Request<'a> {
 const NAME: &str = "GET /items/{id}";
 
 /// Of values that the compiler does not know.
-fn request() -> Request<'static> {
+pub(crate) fn request() -> Request<'static> {
     black_box(Request {
         method: "GET",
         scheme: "https",
@@ -119,7 +119,7 @@ fn root_ours(collector: &Collector, sampled: Sampled) -> Subject {
         .drained_by(move || exporters::drain_ours(tracer))
 }
 
-fn start_ours(tracer: Tracer, request: Request<'_>) -> trace_core::Span {
+pub(crate) fn start_ours(tracer: Tracer, request: Request<'_>) -> trace_core::Span {
     let mut span = tracer.span(NAME).kind(trace_core::SpanKind::Server).scope(&SCOPE).start();
     if let Some(mut attributes) = span.attributes() {
         attributes.set(semconv::HTTP_REQUEST_METHOD, request.method);
@@ -160,7 +160,7 @@ fn root_fastrace(collector: &Collector, sampled: Sampled) -> Subject {
     Subject::new(move || drop(start_fastrace(sampled, request()))).drained_by(fastrace::flush)
 }
 
-fn start_fastrace(sampled: bool, request: Request<'_>) -> FastraceSpan {
+pub(crate) fn start_fastrace(sampled: bool, request: Request<'_>) -> FastraceSpan {
     let span = FastraceSpan::root(NAME, FastraceContext::random().sampled(sampled)).with_properties(|| {
         [
             ("span.kind", "server".into()),
@@ -221,7 +221,7 @@ fn sdk(collector: &Collector, sampled: Sampled) -> (SdkTracer, impl Fn() + Sync 
     (provider.tracer("benches"), move || exporters::drain_sdk(&provider))
 }
 
-fn start_sdk(tracer: &SdkTracer, request: Request<'_>) -> opentelemetry_sdk::trace::Span {
+pub(crate) fn start_sdk(tracer: &SdkTracer, request: Request<'_>) -> opentelemetry_sdk::trace::Span {
     let builder =
         tracer.span_builder(NAME).with_kind(SpanKind::Server).with_attributes(sdk_attributes(request));
     let mut span = tracer.build_with_context(builder, &SdkContext::new());

@@ -54,6 +54,16 @@ impl Subject {
         self
     }
 
+    /// Does the units of work.
+    pub(crate) fn work(&self, units: usize) {
+        self.burst(units, &mut |work| work());
+    }
+
+    /// Sends what waits.
+    pub(crate) fn drain(&self) {
+        (self.drain)();
+    }
+
     fn burst(&self, units: usize, measure: &mut Measure<'_>) {
         (self.burst)(units, measure);
     }

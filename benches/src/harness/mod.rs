@@ -5,19 +5,24 @@
 //! all of them; in its process, an entry becomes a [`Subject`] that does its unit of work in bursts on the thread's
 //! own clock, and is drained off the clock.
 
-mod allocator;
+pub(crate) mod allocator;
 mod callgrind;
 mod child;
-mod clock;
+pub(crate) mod clock;
 mod compare;
+mod grpc_sink;
+pub(crate) mod load;
 mod machine;
+pub(crate) mod memory;
 mod plot;
+pub(crate) mod processors;
 mod report;
 mod results;
 mod runner;
+mod running;
 mod section;
 mod sink;
-mod statistics;
+pub(crate) mod statistics;
 
 use std::io;
 
@@ -30,9 +35,9 @@ pub(crate) use plot::draw;
 pub(crate) use report::{Medium, answer, heading, report, summary};
 pub(crate) use results::{BenchResult, Results};
 pub(crate) use runner::{Callgrind, Effort};
-#[cfg_attr(not(test), expect(unused_imports, reason = "for the benches to come"))]
-pub(crate) use section::Table;
-pub(crate) use section::{Axis, Bar, Goal, Plot, PlotKind, Section, Series};
+pub(crate) use running::Running;
+pub(crate) use section::{Axis, Bar, Goal, Plot, PlotKind, Section, Series, Table};
+pub(crate) use sink::{Hanging, Sink, refusing_endpoint};
 
 /// One question, and what answers it.
 pub(crate) struct Bench {

@@ -20,6 +20,18 @@ pub(crate) struct Effort {
     pub(crate) only: Option<String>,
 }
 
+impl Effort {
+    /// Whether an answer in seconds is wanted: benches that measure in their own way make shorter runs then.
+    pub(crate) fn is_quick(&self) -> bool {
+        self.repetitions < 5
+    }
+
+    /// Whether this is to be measured.
+    pub(crate) fn wants(&self, name: &str) -> bool {
+        self.only.as_deref().is_none_or(|part| name.contains(part))
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Callgrind {
     Absent,
