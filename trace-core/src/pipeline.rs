@@ -6,7 +6,7 @@
 use std::fmt;
 use std::io::{self, Write};
 use std::panic::RefUnwindSafe;
-use std::ptr;
+use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -97,12 +97,35 @@ impl fmt::Debug for Pipeline {
 /// assert_eq!(traces.stats().started, 1);
 /// # let _ = traces.blocking_shutdown(Duration::ZERO);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy)]
 pub struct Tracer {
-    pipeline: Option<&'static Pipeline>,
+    /// The pipeline, or [`DISABLED`]. Not an `Option` of a reference, so that one of a tracer, which every context has, is as
+    /// large as a pointer: contexts are copied for every span, and exchanged six times a request.
+    pipeline: NonNull<Pipeline>,
 }
 
+/// Where no pipeline is: below the first page, and as a pipeline would be aligned.
+const DISABLED: NonNull<Pipeline> = NonNull::dangling();
+
+// SAFETY: a tracer is a shared reference to its pipeline, which any thread may use.
+unsafe impl Send for Tracer where &'static Pipeline: Send {}
+// SAFETY: as above.
+unsafe impl Sync for Tracer where &'static Pipeline: Send {}
+
 impl Tracer {
+    const fn of(pipeline: Option<&'static Pipeline>) -> Self {
+        match pipeline {
+            Some(pipeline) => Self { pipeline: NonNull::from_ref(pipeline) },
+            None => Self::disabled(),
+        }
+    }
+
+    #[inline]
+    fn get(self) -> Option<&'static Pipeline> {
+        // SAFETY: whatever else is there came from a reference that lives as long as the process (`of`).
+        (self.pipeline != DISABLED).then(|| unsafe { self.pipeline.as_ref() })
+    }
+
     /// A pipeline to be set up in code.
     pub fn builder() -> TracerBuilder {
         TracerBuilder::default()
@@ -110,13 +133,13 @@ impl Tracer {
 
     /// A tracer that records nothing. Contexts still travel through it, as they came.
     pub const fn disabled() -> Self {
-        Self { pipeline: None }
+        Self { pipeline: DISABLED }
     }
 
     /// A pipeline without a worker: a test takes the chunks itself.
     #[cfg(test)]
     pub(crate) fn detached(config: &Config) -> Self {
-        Self { pipeline: Some(Pipeline::new(config, Vec::new())) }
+        Self::of(Some(Pipeline::new(config, Vec::new())))
     }
 
     /// Begins a span of this pipeline, below the current context.
@@ -127,7 +150,7 @@ impl Tracer {
     /// How contexts travel.
     pub fn propagator(&self) -> &'static Propagator {
         static DEFAULT: OnceLock<Propagator> = OnceLock::new();
-        match self.pipeline {
+        match self.get() {
             Some(pipeline) => &pipeline.propagator,
             None => DEFAULT.get_or_init(Propagator::default),
         }
@@ -136,7 +159,7 @@ impl Tracer {
     /// What became of every span so far.
     pub fn stats(&self) -> Stats {
         let mut stats = Stats::default();
-        if let Some(pipeline) = self.pipeline {
+        if let Some(pipeline) = self.get() {
             pipeline.queue.read(&mut stats);
         }
         stats
@@ -144,7 +167,7 @@ impl Tracer {
 
     /// What was wrong with the configuration that the pipeline was started with, and what was used instead.
     pub fn reports(&self) -> &'static [Report] {
-        self.pipeline.map_or(&[], |pipeline| &pipeline.reports)
+        self.get().map_or(&[], |pipeline| &pipeline.reports)
     }
 
     /// Sends what has ended so far, and returns when the collector has it, or at the latest after `timeout`.
@@ -203,17 +226,30 @@ impl Tracer {
     /// The pipeline, if it makes spans.
     #[inline]
     pub(crate) fn pipeline(&self) -> Option<&'static Pipeline> {
-        self.pipeline.filter(|pipeline| pipeline.enabled)
+        self.get().filter(|pipeline| pipeline.enabled)
     }
 
     /// Whether both are handles to the same pipeline.
     #[inline]
     pub(crate) fn is(self, other: Self) -> bool {
-        self.pipeline.map(ptr::from_ref) == other.pipeline.map(ptr::from_ref)
+        self.pipeline == other.pipeline
     }
 
     fn worker(&self) -> Option<&'static WorkerHandle> {
-        self.pipeline.and_then(|pipeline| pipeline.worker.get())
+        self.get().and_then(|pipeline| pipeline.worker.get())
+    }
+}
+
+impl Default for Tracer {
+    /// One that is [disabled](Tracer::disabled).
+    fn default() -> Self {
+        Self::disabled()
+    }
+}
+
+impl fmt::Debug for Tracer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Tracer").field("pipeline", &self.get()).finish()
     }
 }
 
@@ -290,7 +326,7 @@ impl TracerBuilder {
             let config = Config { exporter: ExporterConfig::None, propagators, ..Config::default() };
             Pipeline::start(&config, Vec::new())
         });
-        Traces { tracer: Tracer { pipeline: pipeline.ok() } }
+        Traces { tracer: Tracer::of(pipeline.ok()) }
     }
 
     /// Starts the pipeline as [`build`](Self::build) does, and makes it the one that serves the whole process: [`tracer`]
@@ -314,7 +350,7 @@ impl TracerBuilder {
         if let Some(error) = ConfigError::from_reports(reports) {
             return Err(error);
         }
-        Ok(Traces { tracer: Tracer { pipeline: Some(Pipeline::start(&config, Vec::new())?) } })
+        Ok(Traces { tracer: Tracer::of(Some(Pipeline::start(&config, Vec::new())?)) })
     }
 }
 

@@ -115,3 +115,8 @@ fn contexts_and_spans_go_to_other_threads_and_across_panics() {
     goes_anywhere::<InContext<std::future::Ready<()>>>();
     goes_anywhere::<crate::Tracer>();
 }
+
+#[test]
+fn a_context_is_one_cache_line() {
+    assert_eq!(size_of::<Context>(), 64);
+}
