@@ -113,17 +113,17 @@ unsafe impl Send for Tracer where &'static Pipeline: Send {}
 unsafe impl Sync for Tracer where &'static Pipeline: Send {}
 
 impl Tracer {
-    const fn of(pipeline: Option<&'static Pipeline>) -> Self {
-        match pipeline {
-            Some(pipeline) => Self { pipeline: NonNull::from_ref(pipeline) },
-            None => Self::disabled(),
-        }
+    fn of(pipeline: Option<&'static Pipeline>) -> Self {
+        pipeline.map_or(Self::disabled(), |pipeline| Self { pipeline: NonNull::from(pipeline) })
     }
 
     #[inline]
     fn get(self) -> Option<&'static Pipeline> {
+        if self.pipeline == DISABLED {
+            return None;
+        }
         // SAFETY: whatever else is there came from a reference that lives as long as the process (`of`).
-        (self.pipeline != DISABLED).then(|| unsafe { self.pipeline.as_ref() })
+        Some(unsafe { self.pipeline.as_ref() })
     }
 
     /// A pipeline to be set up in code.
