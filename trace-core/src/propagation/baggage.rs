@@ -1,6 +1,6 @@
 //! The header `baggage` ([W3C Baggage](https://www.w3.org/TR/baggage/)).
 
-use super::{Extractor, Injector};
+use super::{Extractor, FieldValue, Injector};
 use crate::context::{Baggage, BaggageParser};
 
 /// The header that carries names and values along. Sent in lower case, received in any.
@@ -21,6 +21,6 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
 #[inline]
 pub fn inject(baggage: &Baggage, carrier: &mut (impl Injector + ?Sized)) {
     if !baggage.is_empty() {
-        carrier.set(BAGGAGE, baggage.as_str());
+        carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text()));
     }
 }
