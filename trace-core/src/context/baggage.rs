@@ -90,6 +90,21 @@ impl Baggage {
         parser.finish()
     }
 
+    /// Reads the only header line.
+    #[inline]
+    pub(crate) fn parse_line(line: &[u8]) -> Self {
+        let mut members = 0;
+        let plain = line.len() <= Self::MAX_BYTES
+            && grammar::is_plain_list(line, grammar::not_plain, |name, _| {
+                members += 1;
+                !name.is_empty()
+            });
+        match Text::copied(line) {
+            Some(text) if plain && members <= Self::MAX_MEMBERS => Self { text },
+            _ => Self::parse_lines([line]),
+        }
+    }
+
     /// Puts a member at the end, replacing those of its name. The value can be any text.
     ///
     /// # Errors
@@ -167,14 +182,7 @@ impl Baggage {
         // The specification lets members of one name stand side by side; who wrote last is taken to know best.
         let mut rest = self.as_str();
         while !rest.is_empty() {
-            // Members are short: a loop is done before a search has begun.
-            let mut before = rest.as_bytes();
-            while let [others @ .., byte] = before
-                && *byte != b','
-            {
-                before = others;
-            }
-            let start = before.len();
+            let start = grammar::rposition(rest.as_bytes(), b',').map_or(0, |comma| comma + 1);
             let member = &rest[start..];
             if let Some(value) = member.strip_prefix(name).and_then(|value| value.strip_prefix('=')) {
                 return Some(BaggageMember::new(&member[..name.len()], value));
@@ -268,43 +276,12 @@ impl BaggageParser {
     pub(crate) fn line(&mut self, line: &[u8]) {
         let unread = INPUT_BYTES_MAX.saturating_sub(self.bytes_read);
         self.bytes_read = self.bytes_read.saturating_add(line.len());
-        match line.split_at_checked(unread) {
-            Some((head, [_, ..])) => self.read(head, true),
-            _ => match members_alone(line) {
-                Some(members) if self.has_room(members, line.len()) => self.keep_all(line, members),
-                _ => self.read(line, false),
-            },
-        }
-    }
-
-    /// The baggage, once all lines were read.
-    pub(crate) fn finish(self) -> Baggage {
-        Baggage { text: Text::new(self.text) }
-    }
-
-    #[inline]
-    const fn has_room(&self, members: usize, bytes: usize) -> bool {
-        self.members + members <= Baggage::MAX_MEMBERS && self.text.len() + 1 + bytes <= Baggage::MAX_BYTES
-    }
-
-    /// Appends a line as it is.
-    #[inline]
-    fn keep_all(&mut self, line: &[u8], members: usize) {
-        if self.text.is_empty() {
-            // Most lists are one line, and no longer.
-            self.text.reserve_exact(line.len());
-        } else {
-            self.text.push(b',');
-        }
-        self.text.extend_from_slice(line);
-        self.members += members;
-    }
-
-    /// Reads a line that has more in it than members, or too many. If it was `cut`, so was its last member.
-    fn read(&mut self, line: &[u8], cut: bool) {
+        let (mut rest, cut) = match line.split_at_checked(unread) {
+            Some((head, [_, ..])) => (head, true),
+            _ => (line, false),
+        };
         // The line and a comma before it; normalised text is never longer.
-        self.text.reserve((line.len() + 1).min(Baggage::MAX_BYTES));
-        let mut rest = line;
+        self.text.reserve((rest.len() + 1).min(Baggage::MAX_BYTES));
         while !rest.is_empty() && self.members < Baggage::MAX_MEMBERS {
             let member = grammar::trim_start(rest, OWS);
             let mut reader = Reader { rest: member, spaced: false };
@@ -319,51 +296,33 @@ impl BaggageParser {
                 _ => (false, skip_past_comma(after)),
             };
             if kept {
-                self.keep(member);
+                self.keep(member, reader.spaced);
             }
         }
     }
 
+    /// The baggage, once all lines were read.
+    pub(crate) fn finish(self) -> Baggage {
+        Baggage { text: Text::new(self.text) }
+    }
+
     /// Appends a member that follows the grammar, without its white space, if there is room for all of it.
-    fn keep(&mut self, member: &[u8]) {
+    #[inline]
+    fn keep(&mut self, member: &[u8], spaced: bool) {
         let before = self.text.len();
         if before > 0 {
             self.text.push(b',');
         }
         // Names and values hold no white space, so whatever there is stands around them.
-        self.text.extend(member.iter().filter(|&&byte| !grammar::is(byte, OWS)));
+        if spaced {
+            self.text.extend(member.iter().filter(|&&byte| !grammar::is(byte, OWS)));
+        } else {
+            self.text.extend_from_slice(member);
+        }
         if self.text.len() <= Baggage::MAX_BYTES {
             self.members += 1;
         } else {
             self.text.truncate(before);
-        }
-    }
-}
-
-/// How many members a line has, if there is nothing in it but members and the commas between them, as in most.
-#[inline]
-fn members_alone(line: &[u8]) -> Option<usize> {
-    let mut members = 0;
-    let plain = grammar::is_plain_list(line, grammar::not_plain, |name, _| {
-        members += 1;
-        !name.is_empty()
-    });
-    if plain { Some(members) } else { members_alone_slowly(line) }
-}
-
-fn members_alone_slowly(line: &[u8]) -> Option<usize> {
-    let mut reader = Reader { rest: line, spaced: false };
-    let mut members = 0;
-    loop {
-        if !reader.skip_member() || reader.spaced {
-            return None;
-        }
-        members += 1;
-        if reader.rest.is_empty() {
-            return Some(members);
-        }
-        if !reader.skip(b',') {
-            return None;
         }
     }
 }

@@ -170,6 +170,19 @@ pub(crate) fn is_plain_list(
     equals.is_some_and(|equals| wanted(&list[start..equals], &list[equals + 1..]))
 }
 
+/// Where the last such byte of ASCII is in a text of ASCII.
+#[inline]
+pub(crate) fn rposition(text: &[u8], byte: u8) -> Option<usize> {
+    let (rest, words) = text.as_rchunks::<8>();
+    for (place, word) in words.iter().enumerate().rev() {
+        let found = equal(u64::from_le_bytes(*word), byte) & each(0x80);
+        if found != 0 {
+            return Some(rest.len() + 8 * place + 7 - (found.leading_zeros() / 8) as usize);
+        }
+    }
+    rest.iter().rposition(|other| *other == byte)
+}
+
 /// Bytes of ASCII that are none of `!` to `~`, in their highest bits.
 #[inline(always)]
 pub(crate) const fn not_visible(ascii: u64) -> u64 {
@@ -227,6 +240,18 @@ mod tests {
     }
 
     #[test]
+    fn the_last_byte_is_found_at_every_place() {
+        for len in 0..30 {
+            let mut text = vec![b'a'; len];
+            assert_eq!(rposition(&text, b','), None);
+            for place in 0..len {
+                text[place] = b',';
+                assert_eq!(rposition(&text, b','), Some(place));
+            }
+        }
+    }
+
+    #[test]
     fn a_plain_list_is_a_row_of_pairs() {
         let members = |list: &str| {
             let mut members = Vec::new();
@@ -246,7 +271,8 @@ mod tests {
             let expected = expected.iter().map(|member| member.map(str::to_owned)).collect::<Vec<_>>();
             assert_eq!(members(list), (!expected.is_empty()).then_some(expected), "{list}");
         }
-        for list in ["", "a", "a=1,", ",a=1", "a=1,,b=2", "a=1=2", "a,b=1", "a= 1", "a=1\t", "a=ü", "a=1,b"] {
+        for list in ["", "a", "a=1,", ",a=1", "a=1,,b=2", "a=1=2", "a,b=1", "a= 1", "a=1\t", "a=ü", "a=1,b"]
+        {
             assert_eq!(members(list), None, "{list}");
         }
     }

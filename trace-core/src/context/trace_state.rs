@@ -94,6 +94,21 @@ impl TraceState {
         parser.finish()
     }
 
+    /// Reads the only header line.
+    #[inline]
+    pub(crate) fn parse_line(line: &[u8]) -> Result<Self, TraceStateError> {
+        let mut members = 0;
+        let plain = line.len() <= Self::MAX_BYTES
+            && grammar::is_plain_list(line, grammar::not_visible, |key, value| {
+                members += 1;
+                is_key(key) && is_value_of_its_class(value)
+            });
+        match Text::copied(line) {
+            Some(text) if plain && members <= Self::MAX_MEMBERS => Ok(Self { text }),
+            _ => Self::parse_lines([line]),
+        }
+    }
+
     /// Puts the member in front, replacing those with its key; the right-most go if the list would be too long.
     ///
     /// A key is used by one tracing system and changed by no other.
@@ -190,29 +205,6 @@ impl TraceStateParser {
         if self.bytes_read > INPUT_BYTES_MAX {
             return Err(TraceStateError::Length);
         }
-        let mut members = 0;
-        let plain = grammar::is_plain_list(line, grammar::not_visible, |key, value| {
-            members += 1;
-            is_key(key) && is_value_of_its_class(value)
-        });
-        if plain {
-            self.count(members)?;
-            self.keep_all(line);
-            return Ok(());
-        }
-        self.read_slowly(line)
-    }
-
-    /// There can be at most 32 members in a list; empty ones are none.
-    #[inline]
-    fn count(&mut self, members: usize) -> Result<(), TraceStateError> {
-        self.members += members;
-        if self.members > TraceState::MAX_MEMBERS { Err(TraceStateError::Members) } else { Ok(()) }
-    }
-
-    /// Reads a line that has more in it than keys, values, and what stands between them.
-    fn read_slowly(&mut self, line: &[u8]) -> Result<(), TraceStateError> {
-        let mut members = 0;
         let mut bytes_with_commas = 0;
         let mut rest = line;
         loop {
@@ -223,7 +215,7 @@ impl TraceStateParser {
                 [b',', after @ ..] => after,
                 text => {
                     let (member, after) = split_member(text)?;
-                    members += 1;
+                    self.members += 1;
                     bytes_with_commas += member.len() + 1;
                     match grammar::trim_start(after, OWS) {
                         [] => break,
@@ -233,26 +225,19 @@ impl TraceStateParser {
                 }
             };
         }
-        self.count(members)?;
+        // There can be at most 32 members in a list; empty ones are none.
+        if self.members > TraceState::MAX_MEMBERS {
+            return Err(TraceStateError::Members);
+        }
+        self.text.reserve(bytes_with_commas);
         if bytes_with_commas == line.len() + 1 {
             // Nothing but members and the commas between them.
-            self.keep_all(line);
+            self.keep(line);
         } else {
-            self.text.reserve(bytes_with_commas);
             let members = line.split(|&byte| byte == b',').map(grammar::trim);
             members.filter(|member| !member.is_empty()).for_each(|member| self.keep(member));
         }
         Ok(())
-    }
-
-    /// Appends a line as it is.
-    #[inline]
-    fn keep_all(&mut self, line: &[u8]) {
-        if self.text.is_empty() {
-            // Most lists are one line, and no longer.
-            self.text.reserve_exact(line.len());
-        }
-        self.keep(line);
     }
 
     #[inline]
@@ -329,7 +314,7 @@ impl FromStr for TraceState {
     type Err = TraceStateError;
 
     fn from_str(line: &str) -> Result<Self, TraceStateError> {
-        Self::parse_lines([line])
+        Self::parse_line(line.as_bytes())
     }
 }
 

@@ -78,35 +78,22 @@ impl<'a, E: Extractor + ?Sized> Looked<'a, E> {
     pub(super) fn through(carrier: &'a E) -> Self {
         Self { carrier, lines: carrier.w3c_lines() }
     }
-
-    #[inline(always)]
-    const fn lines(&self, name: &str) -> Lines<'a> {
-        match name.as_bytes() {
-            b"traceparent" => self.lines.traceparent,
-            b"tracestate" => self.lines.tracestate,
-            b"baggage" => self.lines.baggage,
-            _ => Lines::Several,
-        }
-    }
 }
 
 impl<E: Extractor + ?Sized> Extractor for Looked<'_, E> {
     #[inline]
     fn get<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
-        match self.lines(name) {
-            Lines::None => None,
-            Lines::One(line) => Some(line),
-            Lines::Several => self.carrier.get(name),
-        }
+        self.carrier.get(name)
     }
 
-    #[inline(always)]
+    #[inline]
     fn get_all(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
-        match self.lines(name) {
-            Lines::None => {}
-            Lines::One(line) => each(line),
-            Lines::Several => self.carrier.get_all(name, each),
-        }
+        self.carrier.get_all(name, each);
+    }
+
+    #[inline]
+    fn w3c_lines(&self) -> W3cLines<'_> {
+        self.lines
     }
 }
 

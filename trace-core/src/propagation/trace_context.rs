@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::{Extractor, FieldValue, Injector};
+use super::{Extractor, FieldValue, Injector, Lines};
 use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
 use crate::id::{read_ids, write_ids};
 
@@ -93,23 +93,37 @@ pub fn format(span: SpanContext) -> Traceparent {
 /// What a caller sent: its span, and the `tracestate` beside it; `None` if there is no valid `traceparent`.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, TraceState)> {
+    let known = carrier.w3c_lines();
+    let span = match known.traceparent {
+        Lines::None => None,
+        Lines::One(line) => parse(line),
+        Lines::Several => parse_only_line(carrier),
+    };
+    // Without a valid traceparent, tracestate is not looked at.
+    let span = span?;
+    let state = match known.tracestate {
+        Lines::None => return Some((span, TraceState::empty())),
+        Lines::One(line) => TraceState::parse_line(line),
+        Lines::Several => {
+            let mut state = TraceStateParser::default();
+            // Several lines are one list, in their order.
+            carrier.get_all(TRACESTATE, &mut |line| state.line(line));
+            state.finish()
+        }
+    };
+    // A tracestate that is not valid does not affect traceparent.
+    Some((span, state.unwrap_or_default()))
+}
+
+/// More than one traceparent is none.
+fn parse_only_line(carrier: &(impl Extractor + ?Sized)) -> Option<SpanContext> {
     let mut lines = 0;
     let mut span = None;
     carrier.get_all(TRACEPARENT, &mut |line| {
         lines += 1;
         span = parse(line);
     });
-    // More than one traceparent is none.
-    if lines != 1 {
-        return None;
-    }
-    // Without a valid traceparent, tracestate is not looked at.
-    let span = span?;
-    let mut state: Option<TraceStateParser> = None;
-    // Several lines are one list, in their order.
-    carrier.get_all(TRACESTATE, &mut |line| state.get_or_insert_default().line(line));
-    // A tracestate that is not valid does not affect traceparent.
-    Some((span, state.and_then(|state| state.finish().ok()).unwrap_or_default()))
+    span.filter(|_| lines == 1)
 }
 
 /// Tells the next service about a span.
