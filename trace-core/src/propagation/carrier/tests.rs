@@ -113,7 +113,8 @@ fn one_pass_finds_what_look_ups_find() {
                 let name = HeaderName::from_bytes(format!("x-other-{other}").as_bytes()).unwrap();
                 headers.append(name, HeaderValue::from_static("value"));
             }
-            let found = (&headers).w3c_lines();
+            let by_reference = &headers;
+            let found = Extractor::w3c_lines(&by_reference);
             for (name, lines) in [
                 ("baggage", found.baggage),
                 ("tracestate", found.tracestate),
@@ -147,7 +148,7 @@ fn a_ready_value_replaces_what_was_there_in_every_carrier() {
     for (name, value) in
         [("baggage", FieldValue::shared(&text)), ("traceparent", FieldValue::traceparent(&traceparent))]
     {
-        (&mut headers).set_field(name, value);
+        Injector::set_field(&mut &mut headers, name, value);
         strings.set_field(name, value);
         assert_eq!(all(&headers, name), [value.as_str().as_bytes()]);
         assert_eq!(all(&strings, name), all(&headers, name));
