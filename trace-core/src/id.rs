@@ -288,6 +288,37 @@ impl fmt::Display for ParseIdError {
 
 impl std::error::Error for ParseIdError {}
 
+/// The ids of a `traceparent`, if both are valid.
+#[inline]
+pub(crate) fn read_ids(trace_id: &[u8; 32], span_id: &[u8; 16]) -> Option<(TraceId, SpanId)> {
+    let ([a, b, c, d], _) = trace_id.as_chunks() else { return None };
+    let ([e, f], _) = span_id.as_chunks() else { return None };
+    let (a, b, c) = (read_eight(*a), read_eight(*b), read_eight(*c));
+    let (d, e, f) = (read_eight(*d), read_eight(*e), read_eight(*f));
+    // One branch for all digits: good ids have none to mispredict.
+    if a.1 | b.1 | c.1 | d.1 | e.1 | f.1 != 0 {
+        return None;
+    }
+    let pair = |(high, _): (u32, _), (low, _): (u32, _)| u64::from(high) << 32 | u64::from(low);
+    let trace_id = TraceId::from_u128(u128::from(pair(a, b)) << 64 | u128::from(pair(c, d)))?;
+    Some((trace_id, SpanId::from_u64(pair(e, f))?))
+}
+
+/// Writes the ids of a `traceparent`, and leaves what is between them.
+#[inline]
+pub(crate) fn write_ids(trace_id: TraceId, span_id: SpanId, digits: &mut [u8; 49]) {
+    let trace_id = trace_id.to_u128();
+    let span_id = span_id.to_u64();
+    let words = [(trace_id >> 64) as u64, trace_id as u64, span_id];
+    for (place, word) in [0, 16, 33].into_iter().zip(words) {
+        for (place, half) in [place, place + 8].into_iter().zip([(word >> 32) as u32, word as u32]) {
+            if let Some(digits) = digits[place..].first_chunk_mut() {
+                *digits = write_eight(half);
+            }
+        }
+    }
+}
+
 /// The number of at most 32 lower-case hex digits, in blocks of eight; `None` if one of them is no such digit.
 #[inline]
 fn read_hex(digits: &[u8]) -> Option<u128> {
@@ -305,7 +336,7 @@ fn read_hex(digits: &[u8]) -> Option<u128> {
 
 /// The hex digits of `bytes`, which are half as many as `digits`; what is beyond the shorter of the two is left alone.
 #[inline]
-pub(crate) fn write_hex(bytes: &[u8], digits: &mut [u8]) {
+fn write_hex(bytes: &[u8], digits: &mut [u8]) {
     let (numbers, _) = bytes.as_chunks::<4>();
     let (blocks, _) = digits.as_chunks_mut::<8>();
     for (number, block) in numbers.iter().zip(blocks) {
@@ -319,7 +350,7 @@ const fn each(byte: u8) -> u64 {
 }
 
 /// The value of eight hex digits, and a number that is zero exactly if all eight are in `0` to `9`, `a` to `f`.
-#[inline]
+#[inline(always)]
 fn read_eight(digits: [u8; 8]) -> (u32, u64) {
     let word = u64::from_be_bytes(digits);
     // Bytes of ASCII plus at most 0x7f never carry into their neighbour, and those beyond ASCII are told apart by `word`.

@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::mem;
 use std::time::{Duration, Instant};
 
 use http::Extensions;
@@ -9,8 +10,8 @@ use http::header::{
     CONTENT_ENCODING, CONTENT_LANGUAGE, CONTENT_LENGTH, CONTENT_LOCATION, CONTENT_TYPE, LOCATION, REFERER,
     TRANSFER_ENCODING,
 };
-use reqwest::header::HeaderValue;
-use reqwest::{Method, Request, Response, StatusCode, Url, redirect};
+use reqwest::header::{HeaderMap, HeaderValue};
+use reqwest::{Method, Request, Response, StatusCode, Url, Version, redirect};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::error_type::sources;
@@ -55,10 +56,10 @@ impl Follow {
             return Ok(Step::Done(response));
         }
         template.redirect(response.status(), response.url(), target, self.referer);
-        if crosses {
-            SECRET_HEADERS.iter().for_each(|name| drop(template.request.headers_mut().remove(name)));
+        if crosses && let Some(request) = template.kept.request(None) {
+            SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let Some(again) = template.again() else { return Ok(Step::Done(response)) };
+        let Some(again) = template.again(None) else { return Ok(Step::Done(response)) };
         let call = self.call(extensions);
         if call.redirects >= redirects_max {
             // reqwest's own error comes first, unless the response is not reqwest's.
@@ -116,7 +117,7 @@ impl Middleware for Follow {
         Box::pin(async move {
             // Extensions that were used before tell of another call.
             extensions.remove::<Call>();
-            let mut template = Template::of(&mut request);
+            let mut template = Template::of(&mut request, self.trace.is_some());
             let mut refusals = 0;
             loop {
                 let result = match &self.trace {
@@ -132,7 +133,7 @@ impl Middleware for Follow {
                         if refusals == REFUSALS_MAX || !is_refusal(&error) {
                             return Err(error);
                         }
-                        let Some(again) = template.again() else { return Err(error) };
+                        let Some(again) = template.again(url_of(&error)) else { return Err(error) };
                         refusals += 1;
                         self.call(extensions);
                         again
@@ -175,35 +176,52 @@ impl Drop for Entered {
 
 /// What the next request of a call is made from.
 struct Template {
-    request: Request,
+    kept: Kept,
     /// Whether the body cannot be sent again, because it is a stream.
     spent: bool,
     /// The time that the whole call may take, if the request has a limit of its own.
     deadline: Option<(Instant, Duration)>,
 }
 
+/// As little as a request can be made from.
+enum Kept {
+    Request(Request),
+    /// A request without a body and a timeout. Its URL is that of the response, or of the error: copying it in advance would
+    /// be the dearest part of a template, which most calls never need.
+    Head {
+        method: Method,
+        version: Version,
+        headers: HeaderMap,
+    },
+}
+
 impl Template {
-    fn of(request: &mut Request) -> Self {
+    /// A template of a request, whose response, or error, `tells_url`.
+    fn of(request: &mut Request, tells_url: bool) -> Self {
         let deadline = request.timeout().map(|timeout| (Instant::now(), *timeout));
         if request.body().is_none() && deadline.is_none() {
-            // What `try_clone` does, without the room that it makes for a timeout.
-            let mut template = Request::new(request.method().clone(), request.url().clone());
-            *template.version_mut() = request.version();
-            template.headers_mut().clone_from(request.headers());
-            return Self { request: template, spent: false, deadline };
+            // An empty map is three clones too.
+            let headers = request.headers();
+            let headers = if headers.is_empty() { HeaderMap::new() } else { headers.clone() };
+            let mut kept =
+                Kept::Head { method: request.method().clone(), version: request.version(), headers };
+            if !tells_url {
+                kept.request(Some(request.url()));
+            }
+            return Self { kept, spent: false, deadline };
         }
         if let Some(request) = request.try_clone() {
-            return Self { request, spent: false, deadline };
+            return Self { kept: Kept::Request(request), spent: false, deadline };
         }
         let body = request.body_mut().take();
         let template = request.try_clone().expect("a request without a body can be cloned");
         *request.body_mut() = body;
-        Self { request: template, spent: true, deadline }
+        Self { kept: Kept::Request(template), spent: true, deadline }
     }
 
-    /// The request, if it can be sent again.
-    fn again(&self) -> Option<Request> {
-        let mut request = if self.spent { None } else { self.request.try_clone() }?;
+    /// The request, if it can be sent again. If its URL is not known so far, it is this one.
+    fn again(&mut self, url: Option<&Url>) -> Option<Request> {
+        let mut request = if self.spent { None } else { self.kept.request(url)?.try_clone() }?;
         if let Some((since, timeout)) = self.deadline {
             *request.timeout_mut() = Some(timeout.saturating_sub(since.elapsed()));
         }
@@ -213,7 +231,8 @@ impl Template {
     /// Turns it into the request that this redirect asks for
     /// ([RFC 9110, section 15.4](https://www.rfc-editor.org/rfc/rfc9110.html#section-15.4)).
     fn redirect(&mut self, status: StatusCode, from: &Url, to: Url, referer: bool) {
-        let method = self.request.method();
+        let Some(request) = self.kept.request(Some(from)) else { return };
+        let method = request.method();
         let as_get = match status {
             // "For historical reasons, a user agent MAY change the request method from POST to GET".
             StatusCode::MOVED_PERMANENTLY | StatusCode::FOUND => *method == Method::POST,
@@ -223,9 +242,9 @@ impl Template {
         };
         if as_get {
             if *method != Method::HEAD {
-                *self.request.method_mut() = Method::GET;
+                *request.method_mut() = Method::GET;
             }
-            *self.request.body_mut() = None;
+            *request.body_mut() = None;
             self.spent = false;
             for name in [
                 CONTENT_ENCODING,
@@ -235,16 +254,32 @@ impl Template {
                 CONTENT_TYPE,
                 TRANSFER_ENCODING,
             ] {
-                self.request.headers_mut().remove(name);
+                request.headers_mut().remove(name);
             }
         }
         if referer {
             match referer_of(from, &to) {
-                Some(value) => drop(self.request.headers_mut().insert(REFERER, value)),
-                None => drop(self.request.headers_mut().remove(REFERER)),
+                Some(value) => drop(request.headers_mut().insert(REFERER, value)),
+                None => drop(request.headers_mut().remove(REFERER)),
             }
         }
-        *self.request.url_mut() = to;
+        *request.url_mut() = to;
+    }
+}
+
+impl Kept {
+    /// The whole request. If its URL is not known so far, it is this one.
+    fn request(&mut self, url: Option<&Url>) -> Option<&mut Request> {
+        if let Self::Head { method, version, headers } = self {
+            let mut request = Request::new(method.clone(), url?.clone());
+            *request.version_mut() = *version;
+            *request.headers_mut() = mem::take(headers);
+            *self = Self::Request(request);
+        }
+        match self {
+            Self::Request(request) => Some(request),
+            Self::Head { .. } => None,
+        }
     }
 }
 
@@ -294,6 +329,16 @@ fn is_refusal(error: &Error) -> bool {
     })
 }
 
+/// The URL that an error is about: reqwest's own always tell it.
+fn url_of(error: &Error) -> Option<&Url> {
+    match error {
+        Error::Reqwest(error) => error.url(),
+        Error::Middleware(error) => {
+            error.chain().find_map(|cause| cause.downcast_ref::<reqwest::Error>()?.url())
+        }
+    }
+}
+
 /// The limit of redirects was reached.
 #[derive(Clone, Copy, Debug)]
 struct TooManyRedirects;
@@ -315,12 +360,12 @@ mod tests {
         const HOUR: Duration = Duration::from_secs(3600);
         let mut request = Request::new(Method::GET, "http://shop.example/".parse().unwrap());
         *request.timeout_mut() = Some(HOUR);
-        let template = Template::of(&mut request);
+        let mut template = Template::of(&mut request, true);
         let since = Instant::now();
         while since.elapsed().is_zero() {
             std::hint::spin_loop();
         }
-        let again = template.again().unwrap();
+        let again = template.again(None).unwrap();
         assert!(again.timeout().is_some_and(|left| *left < HOUR));
         assert_eq!(request.timeout(), Some(&HOUR));
     }
@@ -340,9 +385,25 @@ mod tests {
         // What an earlier hop told is taken back.
         let mut request = Request::new(Method::GET, url("https://a.example/"));
         request.headers_mut().insert(REFERER, HeaderValue::from_static("https://a.example/secret"));
-        let mut template = Template::of(&mut request);
+        let mut template = Template::of(&mut request, false);
         template.redirect(StatusCode::FOUND, &url("https://a.example/"), url("http://a.example/"), true);
-        assert!(!template.request.headers().contains_key(REFERER));
+        assert!(!template.again(None).unwrap().headers().contains_key(REFERER));
+    }
+
+    #[test]
+    fn a_template_has_its_url_from_whoever_knows_it() {
+        let url = Url::parse("http://a.example/b").unwrap();
+        let mut request = Request::new(Method::PUT, url.clone());
+        *request.version_mut() = Version::HTTP_2;
+        request.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        let mut template = Template::of(&mut request, true);
+        assert!(template.again(None).is_none());
+        let mut known = Template::of(&mut request, false);
+        for again in [template.again(Some(&url)), template.again(None), known.again(None)] {
+            let again = again.unwrap();
+            assert_eq!((again.method(), again.version()), (&Method::PUT, Version::HTTP_2));
+            assert_eq!((again.url(), again.headers()), (&url, request.headers()));
+        }
     }
 
     #[test]

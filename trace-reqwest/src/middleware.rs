@@ -1,6 +1,5 @@
 //! One client span for everything that goes out through here.
 
-use std::fmt;
 use std::pin::Pin;
 use std::task::{self, Poll, ready};
 
@@ -13,9 +12,9 @@ use trace_core::semconv::{
     NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
     URL_TEMPLATE,
 };
-use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer, display};
+use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer};
 use trace_tower::client::UrlTemplate;
-use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, protocol_version};
+use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, RedactedUrl, protocol_version};
 
 use crate::error_type::error_type;
 use crate::follow::Hop;
@@ -173,7 +172,7 @@ impl TraceMiddleware {
             // Nearly every URL inside a mesh.
             attributes.set(URL_FULL, url.as_str());
         } else {
-            attributes.set(URL_FULL, display(&FullUrl { url, redaction: &self.redaction }));
+            redacted(url, &self.redaction).set(&mut attributes, URL_FULL);
         }
         if let Some(UrlTemplate(template)) = template {
             attributes.set(URL_TEMPLATE, *template);
@@ -243,28 +242,9 @@ impl Drop for Attempt<'_> {
 }
 
 /// A URL as it may leave. Its parts are known, so that they need not be searched for.
-struct FullUrl<'a> {
-    url: &'a Url,
-    redaction: &'a QueryRedaction,
-}
-
-impl fmt::Display for FullUrl<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { url, redaction } = self;
-        let text = url.as_str();
-        if has_authority_secrets(url) {
-            return redaction.url(text).fmt(f);
-        }
-        let fragment = url.fragment().map_or(0, |fragment| 1 + fragment.len());
-        let text = &text[..text.len() - fragment];
-        match url.query() {
-            Some(query) => {
-                f.write_str(&text[..text.len() - query.len()])?;
-                redaction.query(query).fmt(f)
-            }
-            None => f.write_str(text),
-        }
-    }
+#[inline]
+fn redacted<'a>(url: &'a Url, redaction: &'a QueryRedaction) -> RedactedUrl<'a> {
+    redaction.parts(url.scheme(), url.authority(), url.path(), url.query())
 }
 
 fn has_authority_secrets(url: &Url) -> bool {
@@ -309,7 +289,7 @@ mod tests {
         ] {
             let url = Url::parse(text).unwrap();
             let expected = redaction.url(url.as_str()).to_string();
-            assert_eq!(FullUrl { url: &url, redaction: &redaction }.to_string(), expected, "{text}");
+            assert_eq!(redacted(&url, &redaction).to_string(), expected, "{text}");
         }
     }
 }

@@ -1,12 +1,13 @@
 //! What the services of one request tell each other besides the trace: names and values that travel along the whole way.
 //!
-//! The members are kept as the text that is sent, so that a service which only passes them on copies them once when they
-//! arrive and once when they leave; a value is decoded when somebody asks for it. Hostile input costs at most one look at
+//! The members are kept as the text that is sent, so that a service which only passes them on copies them once, when they
+//! arrive: what leaves refers to the same text. A value is decoded when somebody asks for it. Hostile input costs at most one look at
 //! 16 KiB, and what is kept is within [`Baggage::MAX_MEMBERS`] and [`Baggage::MAX_BYTES`].
 
 use std::borrow::Cow;
 use std::fmt;
 
+use super::Text;
 use super::grammar::{self, BAGGAGE_OCTET, BAGGAGE_PLAIN, OWS, TOKEN};
 
 /// Names and values that go with a request from service to service ([W3C Baggage](https://www.w3.org/TR/baggage/)).
@@ -27,7 +28,7 @@ use super::grammar::{self, BAGGAGE_OCTET, BAGGAGE_PLAIN, OWS, TOKEN};
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Baggage {
     /// `name=value` and any `;property`, joined by `,`, by the grammar and without white space.
-    text: String,
+    text: Text,
 }
 
 /// One member of a [`Baggage`].
@@ -71,7 +72,7 @@ impl Baggage {
     /// No members.
     #[inline]
     pub const fn new() -> Self {
-        Self { text: String::new() }
+        Self { text: Text::empty() }
     }
 
     /// Reads header lines, which together are one list in their order.
@@ -87,6 +88,21 @@ impl Baggage {
             parser.line(line.as_ref());
         }
         parser.finish()
+    }
+
+    /// Reads the only header line.
+    #[inline]
+    pub(crate) fn parse_line(line: &[u8]) -> Self {
+        let mut members = 0;
+        let plain = line.len() <= Self::MAX_BYTES
+            && grammar::is_plain_list(line, grammar::not_plain, |name, _| {
+                members += 1;
+                !name.is_empty()
+            });
+        match Text::copied(line) {
+            Some(text) if plain && members <= Self::MAX_MEMBERS => Self { text },
+            _ => Self::parse_lines([line]),
+        }
     }
 
     /// Puts a member at the end, replacing those of its name. The value can be any text.
@@ -141,15 +157,15 @@ impl Baggage {
         if text.len() > Self::MAX_BYTES {
             return Err(BaggageError::Length);
         }
-        self.text = text;
+        self.text = Text::new(text.into());
         Ok(())
     }
 
     /// Removes the members of this name; whether there were any.
     pub fn remove(&mut self, name: &str) -> bool {
         let (text, _) = self.without(name);
-        let removed = text.len() != self.text.len();
-        self.text = text;
+        let removed = text.len() != self.as_str().len();
+        self.text = Text::new(text.into());
         removed
     }
 
@@ -163,14 +179,22 @@ impl Baggage {
 
     /// The last member of this name.
     pub fn member(&self, name: &str) -> Option<BaggageMember<'_>> {
-        let is_named = |member: &&str| member.strip_prefix(name).is_some_and(|rest| rest.starts_with('='));
         // The specification lets members of one name stand side by side; who wrote last is taken to know best.
-        self.text.rsplit(',').find(is_named).map(BaggageMember::of)
+        let mut rest = self.as_str();
+        while !rest.is_empty() {
+            let start = grammar::rposition(rest.as_bytes(), b',').map_or(0, |comma| comma + 1);
+            let member = &rest[start..];
+            if let Some(value) = member.strip_prefix(name).and_then(|value| value.strip_prefix('=')) {
+                return Some(BaggageMember::new(&member[..name.len()], value));
+            }
+            rest = &rest[..start.saturating_sub(1)];
+        }
+        None
     }
 
     /// The members in their order.
     pub fn iter(&self) -> impl Iterator<Item = BaggageMember<'_>> {
-        self.text.split(',').filter(|member| !member.is_empty()).map(BaggageMember::of)
+        self.as_str().split(',').filter(|member| !member.is_empty()).map(BaggageMember::of)
     }
 
     /// How many members there are.
@@ -186,15 +210,19 @@ impl Baggage {
 
     /// The members as one header value.
     #[inline]
-    pub const fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         self.text.as_str()
+    }
+
+    pub(crate) const fn text(&self) -> &Text {
+        &self.text
     }
 
     /// The text without the members of this name, and how many members it has.
     fn without(&self, name: &str) -> (String, usize) {
-        let mut text = String::with_capacity(self.text.len());
+        let mut text = String::with_capacity(self.as_str().len());
         let mut members = 0;
-        for member in self.text.split(',').filter(|member| !member.is_empty()) {
+        for member in self.as_str().split(',').filter(|member| !member.is_empty()) {
             if BaggageMember::of(member).name != name {
                 if !text.is_empty() {
                     text.push(',');
@@ -230,9 +258,15 @@ impl<'a> BaggageMember<'a> {
 
     /// Takes a member of normalised text apart.
     fn of(member: &'a str) -> Self {
-        let (pair, properties) = member.split_once(';').unwrap_or((member, ""));
         // A value can hold `=` itself, a name cannot.
-        let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let (name, value) = member.split_once('=').unwrap_or((member, ""));
+        Self::new(name, value)
+    }
+
+    /// A member of this name, with what stands behind its `=`.
+    fn new(name: &'a str, value: &'a str) -> Self {
+        let end = value.bytes().position(|byte| byte == b';');
+        let (value, properties) = end.map_or((value, ""), |end| (&value[..end], &value[end + 1..]));
         Self { name, value, properties }
     }
 }
@@ -248,13 +282,11 @@ impl BaggageParser {
         };
         // The line and a comma before it; normalised text is never longer.
         self.text.reserve((rest.len() + 1).min(Baggage::MAX_BYTES));
-        // Most lines have no white space. No early end, so that sixteen bytes are looked at in one instruction.
-        let spaced =
-            rest.iter().fold(0, |spaced, &byte| spaced | u8::from(byte == b' ') | u8::from(byte == b'\t'));
         while !rest.is_empty() && self.members < Baggage::MAX_MEMBERS {
             let member = grammar::trim_start(rest, OWS);
-            let (read, after) = skip_member(member);
-            let (member, _) = member.split_at(member.len() - after.len());
+            let mut reader = Reader { rest: member, spaced: false };
+            let read = reader.skip_member();
+            let (member, after) = member.split_at(member.len() - reader.rest.len());
             let kept;
             (kept, rest) = match after {
                 // What was cut in two is not known.
@@ -264,14 +296,14 @@ impl BaggageParser {
                 _ => (false, skip_past_comma(after)),
             };
             if kept {
-                self.keep(member, spaced != 0);
+                self.keep(member, reader.spaced);
             }
         }
     }
 
     /// The baggage, once all lines were read.
     pub(crate) fn finish(self) -> Baggage {
-        Baggage { text: grammar::ascii(self.text) }
+        Baggage { text: Text::new(self.text) }
     }
 
     /// Appends a member that follows the grammar, without its white space, if there is room for all of it.
@@ -295,32 +327,69 @@ impl BaggageParser {
     }
 }
 
-/// `list-member = key OWS "=" OWS value *( OWS ";" OWS property )`, and white space behind it: whether the text begins with
-/// one, and what follows it or the first byte that does not belong there.
-#[inline]
-fn skip_member(text: &[u8]) -> (bool, &[u8]) {
-    let (name, rest) = grammar::split_run(text, TOKEN);
-    let [b'=', rest @ ..] = grammar::trim_start(rest, OWS) else { return (false, rest) };
-    let mut rest = skip_value(rest);
-    while let [b';', property @ ..] = rest {
-        // `property = key OWS "=" OWS value` or `key OWS`
-        let (name, after) = grammar::split_run(grammar::trim_start(property, OWS), TOKEN);
-        if name.is_empty() {
-            return (false, after);
-        }
-        rest = match grammar::trim_start(after, OWS) {
-            [b'=', value @ ..] => skip_value(value),
-            after => after,
-        };
-    }
-    (!name.is_empty(), rest)
+/// Goes through a line by the grammar.
+struct Reader<'a> {
+    rest: &'a [u8],
+    /// Whether there was white space.
+    spaced: bool,
 }
 
-/// `OWS value OWS`, with `value = *baggage-octet`
-#[inline]
-fn skip_value(text: &[u8]) -> &[u8] {
-    let (_, rest) = grammar::split_run(grammar::trim_start(text, OWS), BAGGAGE_OCTET);
-    grammar::trim_start(rest, OWS)
+impl Reader<'_> {
+    /// `list-member = key OWS "=" OWS value *( OWS ";" OWS property )`, and white space behind it. If there is none, it stops
+    /// at the first byte that does not belong there.
+    #[inline(always)]
+    fn skip_member(&mut self) -> bool {
+        let named = self.skip_run(TOKEN);
+        self.skip_space();
+        if !self.skip(b'=') {
+            return false;
+        }
+        self.skip_value();
+        while self.skip(b';') {
+            // `property = key OWS "=" OWS value` or `key OWS`
+            self.skip_space();
+            if !self.skip_run(TOKEN) {
+                return false;
+            }
+            self.skip_space();
+            if self.skip(b'=') {
+                self.skip_value();
+            }
+        }
+        named
+    }
+
+    /// `OWS value OWS`, with `value = *baggage-octet`
+    #[inline]
+    fn skip_value(&mut self) {
+        self.skip_space();
+        self.skip_run(BAGGAGE_OCTET);
+        self.skip_space();
+    }
+
+    #[inline]
+    fn skip_space(&mut self) {
+        self.spaced |= self.skip_run(OWS);
+    }
+
+    /// Whether there was anything of the class.
+    #[inline(always)]
+    fn skip_run(&mut self, class: u8) -> bool {
+        let (run, rest) = grammar::split_run(self.rest, class);
+        self.rest = rest;
+        !run.is_empty()
+    }
+
+    #[inline]
+    fn skip(&mut self, byte: u8) -> bool {
+        match self.rest {
+            [first, rest @ ..] if *first == byte => {
+                self.rest = rest;
+                true
+            }
+            _ => false,
+        }
+    }
 }
 
 fn skip_past_comma(text: &[u8]) -> &[u8] {
@@ -351,7 +420,7 @@ fn encode(value: &str, text: &mut String) {
 
 /// The value with its percent-encoded bytes decoded; a `%` that two hex digits do not follow stands for itself.
 fn decode(value: &str) -> Cow<'_, str> {
-    if !value.contains('%') {
+    if !value.bytes().any(|byte| byte == b'%') {
         return Cow::Borrowed(value);
     }
     let mut bytes = Vec::with_capacity(value.len());
@@ -396,7 +465,7 @@ fn hex_value(digit: u8) -> Option<u8> {
 
 impl fmt::Display for Baggage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
+        f.pad(self.as_str())
     }
 }
 

@@ -10,6 +10,7 @@ mod future;
 pub(crate) mod grammar;
 mod span_context;
 mod task;
+mod text;
 mod trace_state;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub(crate) use current::{Entered, swap as swap_current, with_current};
 pub use future::{FutureExt, InContext};
 pub use span_context::{SpanContext, TraceFlags};
 pub use task::{carry, spawn, spawn_blocking, spawn_thread};
+pub(crate) use text::Text;
 pub(crate) use trace_state::TraceStateParser;
 pub use trace_state::{TraceState, TraceStateError};
 
@@ -96,14 +98,14 @@ impl Context {
 
     /// What the systems that took part in the trace so far say to each other.
     pub fn trace_state(&self) -> &TraceState {
-        const NONE: &TraceState = &TraceState::empty();
-        self.carried.as_ref().map_or(NONE, |carried| &carried.trace_state)
+        static NONE: TraceState = TraceState::empty();
+        self.carried.as_ref().map_or(&NONE, |carried| &carried.trace_state)
     }
 
     /// What the services of the trace say to each other.
     pub fn baggage(&self) -> &Baggage {
-        const NONE: &Baggage = &Baggage::new();
-        self.carried.as_ref().map_or(NONE, |carried| &carried.baggage)
+        static NONE: Baggage = Baggage::new();
+        self.carried.as_ref().map_or(&NONE, |carried| &carried.baggage)
     }
 
     /// The same place, with this baggage instead of its own.

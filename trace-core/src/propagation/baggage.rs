@@ -1,6 +1,6 @@
 //! The header `baggage` ([W3C Baggage](https://www.w3.org/TR/baggage/)).
 
-use super::{Extractor, Injector};
+use super::{Extractor, FieldValue, Injector, Lines};
 use crate::context::{Baggage, BaggageParser};
 
 /// The header that carries names and values along. Sent in lower case, received in any.
@@ -12,15 +12,21 @@ pub const BAGGAGE: &str = "baggage";
 /// [`Baggage::parse_lines`] says.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
-    let mut parser: Option<BaggageParser> = None;
-    carrier.get_all(BAGGAGE, &mut |line| parser.get_or_insert_default().line(line));
-    parser.map_or_else(Baggage::new, BaggageParser::finish)
+    match carrier.w3c_lines().baggage {
+        Lines::None => Baggage::new(),
+        Lines::One(line) => Baggage::parse_line(line),
+        Lines::Several => {
+            let mut parser = BaggageParser::default();
+            carrier.get_all(BAGGAGE, &mut |line| parser.line(line));
+            parser.finish()
+        }
+    }
 }
 
 /// Sends baggage along. Without members nothing is sent, and what the carrier holds already stays.
 #[inline]
 pub fn inject(baggage: &Baggage, carrier: &mut (impl Injector + ?Sized)) {
     if !baggage.is_empty() {
-        carrier.set(BAGGAGE, baggage.as_str());
+        carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text()));
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::carrier::Looked;
 use super::{Extractor, Injector, baggage, trace_context};
 use crate::config::PropagatorName;
 use crate::context::{Baggage, Context, SpanContext, TraceState};
@@ -67,6 +68,7 @@ impl Propagator {
     /// Baggage counts without a trace. Nothing that a caller sends makes this fail, and the work is bounded, whatever was
     /// sent: see [`TraceState`] and [`Baggage`] for what is dropped beyond their limits.
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
+        let carrier = &Looked::through(carrier);
         let mut found = Found::default();
         for format in &self.formats {
             match format {

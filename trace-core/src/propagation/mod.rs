@@ -27,5 +27,5 @@ mod carrier;
 mod composite;
 pub mod trace_context;
 
-pub use carrier::{Extractor, Injector};
+pub use carrier::{Extractor, FieldValue, Injector, Lines, W3cLines};
 pub use composite::Propagator;

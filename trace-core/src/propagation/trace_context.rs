@@ -4,9 +4,9 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::{Extractor, Injector};
+use super::{Extractor, FieldValue, Injector, Lines};
 use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
-use crate::id::{SpanId, TraceId, write_hex};
+use crate::id::{read_ids, write_ids};
 
 /// The header that names the trace, the calling span and the flags. Sent in lower case, received in any.
 pub const TRACEPARENT: &str = "traceparent";
@@ -53,21 +53,21 @@ pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
     // White space around a header value is no part of it.
     let value = grammar::trim(traceparent);
     let (known, further) = value.split_first_chunk::<{ Traceparent::LEN }>()?;
-    let (version, rest) = known.split_first_chunk::<2>()?;
-    let (dash_before_trace_id, rest) = rest.split_first()?;
-    let (trace_id, rest) = rest.split_first_chunk::<32>()?;
-    let (dash_before_span_id, rest) = rest.split_first()?;
-    let (span_id, rest) = rest.split_first_chunk::<16>()?;
-    let (dash_before_flags, flags) = rest.split_first()?;
-    if [*dash_before_trace_id, *dash_before_span_id, *dash_before_flags] != [b'-'; 3] {
+    let [v0, v1, b'-', digits @ .., b'-', f0, f1] = known else { return None };
+    let digits: &[u8; 49] = digits;
+    let (trace_id, rest) = digits.split_first_chunk::<32>()?;
+    let (dash, span_id) = rest.split_first()?;
+    if *dash != b'-' {
         return None;
     }
-    let flags = byte_of(*flags.first_chunk()?)?;
-    match version {
+    // Hex digits in lower case, not all of them zero.
+    let (trace_id, span_id) = read_ids(trace_id, span_id.first_chunk()?)?;
+    let flags = byte_of([*f0, *f1])?;
+    match [*v0, *v1] {
         // Version 00 is exactly these fields.
-        b"00" if further.is_empty() => {}
-        b"00" => return None,
-        version => match (byte_of(*version)?, further) {
+        [b'0', b'0'] if further.is_empty() => {}
+        [b'0', b'0'] => return None,
+        version => match (byte_of(version)?, further) {
             // Version ff is forbidden.
             (0xff, _) => return None,
             // A higher version is read by these rules, if its flags end there or are followed by a dash.
@@ -75,9 +75,6 @@ pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
             _ => return None,
         },
     }
-    // Hex digits in lower case, not all of them zero.
-    let trace_id = TraceId::from_hex(trace_id)?;
-    let span_id = SpanId::from_hex(span_id)?;
     // Flags that are not defined are set to zero when sent on, so they are not kept.
     Some(SpanContext::new(trace_id, span_id, TraceFlags::from_u8(flags), true))
 }
@@ -85,39 +82,48 @@ pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
 /// Writes the `traceparent` of a span, always as version `00`.
 #[inline]
 pub fn format(span: SpanContext) -> Traceparent {
-    let mut value = *b"00-................................-................-..";
-    let (_, fields) = value.split_at_mut(3);
-    let (trace_id, rest) = fields.split_at_mut(32);
-    let (_, rest) = rest.split_at_mut(1);
-    let (span_id, rest) = rest.split_at_mut(16);
-    let (_, flags) = rest.split_at_mut(1);
-    write_hex(&span.trace_id().to_bytes(), trace_id);
-    write_hex(&span.span_id().to_bytes(), span_id);
+    let mut value = *b"00-................................-................-0.";
+    let [_, _, _, ids @ .., _, _, flags] = &mut value;
+    write_ids(span.trace_id(), span.span_id(), ids);
     // Two bits are defined, so the second digit says all.
-    flags.copy_from_slice(&[b'0', b'0' + span.flags().as_u8()]);
+    *flags = b'0' + span.flags().as_u8();
     Traceparent(value)
 }
 
 /// What a caller sent: its span, and the `tracestate` beside it; `None` if there is no valid `traceparent`.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, TraceState)> {
+    let known = carrier.w3c_lines();
+    let span = match known.traceparent {
+        Lines::None => None,
+        Lines::One(line) => parse(line),
+        Lines::Several => parse_only_line(carrier),
+    };
+    // Without a valid traceparent, tracestate is not looked at.
+    let span = span?;
+    let state = match known.tracestate {
+        Lines::None => return Some((span, TraceState::empty())),
+        Lines::One(line) => TraceState::parse_line(line),
+        Lines::Several => {
+            let mut state = TraceStateParser::default();
+            // Several lines are one list, in their order.
+            carrier.get_all(TRACESTATE, &mut |line| state.line(line));
+            state.finish()
+        }
+    };
+    // A tracestate that is not valid does not affect traceparent.
+    Some((span, state.unwrap_or_default()))
+}
+
+/// More than one traceparent is none.
+fn parse_only_line(carrier: &(impl Extractor + ?Sized)) -> Option<SpanContext> {
     let mut lines = 0;
     let mut span = None;
     carrier.get_all(TRACEPARENT, &mut |line| {
         lines += 1;
         span = parse(line);
     });
-    // More than one traceparent is none.
-    if lines != 1 {
-        return None;
-    }
-    // Without a valid traceparent, tracestate is not looked at.
-    let span = span?;
-    let mut state: Option<TraceStateParser> = None;
-    // Several lines are one list, in their order.
-    carrier.get_all(TRACESTATE, &mut |line| state.get_or_insert_default().line(line));
-    // A tracestate that is not valid does not affect traceparent.
-    Some((span, state.and_then(|state| state.finish().ok()).unwrap_or_default()))
+    span.filter(|_| lines == 1)
 }
 
 /// Tells the next service about a span.
@@ -126,11 +132,11 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, Trac
 /// of this trace.
 #[inline]
 pub fn inject(span: SpanContext, state: &TraceState, carrier: &mut (impl Injector + ?Sized)) {
-    carrier.set(TRACEPARENT, &format(span));
+    carrier.set_field(TRACEPARENT, FieldValue::traceparent(&format(span)));
     if state.is_empty() {
         carrier.remove(TRACESTATE);
     } else {
-        carrier.set(TRACESTATE, state.as_str());
+        carrier.set_field(TRACESTATE, FieldValue::shared(state.text()));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The headers of a request that say something about its trace, found in one pass.
 
 use http::{HeaderMap, HeaderValue};
-use trace_core::propagation::Extractor;
+use trace_core::propagation::{Extractor, Lines, W3cLines};
 
 /// What propagation and the conventions look for in every request's headers.
 ///
@@ -12,48 +12,21 @@ pub struct RequestHeaders<'a> {
     all: &'a HeaderMap,
     host: Option<&'a HeaderValue>,
     user_agent: Option<&'a HeaderValue>,
-    traceparent: Lines<'a>,
-    tracestate: Lines<'a>,
-    baggage: Lines<'a>,
-}
-
-/// The lines of one name.
-#[derive(Clone, Copy, Debug)]
-enum Lines<'a> {
-    None,
-    One(&'a HeaderValue),
-    Several,
-}
-
-impl<'a> Lines<'a> {
-    #[inline]
-    const fn add(&mut self, line: &'a HeaderValue) {
-        *self = match self {
-            Self::None => Self::One(line),
-            Self::One(_) | Self::Several => Self::Several,
-        };
-    }
+    w3c: W3cLines<'a>,
 }
 
 impl<'a> RequestHeaders<'a> {
     /// Looks through the headers.
     #[inline]
     pub fn new(all: &'a HeaderMap) -> Self {
-        let mut found = Self {
-            all,
-            host: None,
-            user_agent: None,
-            traceparent: Lines::None,
-            tracestate: Lines::None,
-            baggage: Lines::None,
-        };
+        let mut found = Self { all, host: None, user_agent: None, w3c: W3cLines::default() };
         for (name, value) in all {
             match name.as_str() {
                 "host" => found.host = found.host.or(Some(value)),
                 "user-agent" => found.user_agent = found.user_agent.or(Some(value)),
-                "traceparent" => found.traceparent.add(value),
-                "tracestate" => found.tracestate.add(value),
-                "baggage" => found.baggage.add(value),
+                "traceparent" => found.w3c.traceparent.add(value.as_bytes()),
+                "tracestate" => found.w3c.tracestate.add(value.as_bytes()),
+                "baggage" => found.w3c.baggage.add(value.as_bytes()),
                 _ => {}
             }
         }
@@ -75,9 +48,9 @@ impl<'a> RequestHeaders<'a> {
     #[inline]
     fn lines(&self, name: &str) -> Lines<'a> {
         match name {
-            "traceparent" => self.traceparent,
-            "tracestate" => self.tracestate,
-            "baggage" => self.baggage,
+            "traceparent" => self.w3c.traceparent,
+            "tracestate" => self.w3c.tracestate,
+            "baggage" => self.w3c.baggage,
             // Of any other format.
             _ => Lines::Several,
         }
@@ -89,7 +62,7 @@ impl Extractor for RequestHeaders<'_> {
     fn get<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
         match self.lines(name) {
             Lines::None => None,
-            Lines::One(line) => Some(line.as_bytes()),
+            Lines::One(line) => Some(line),
             Lines::Several => Extractor::get(self.all, name),
         }
     }
@@ -98,9 +71,14 @@ impl Extractor for RequestHeaders<'_> {
     fn get_all(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
         match self.lines(name) {
             Lines::None => {}
-            Lines::One(line) => each(line.as_bytes()),
+            Lines::One(line) => each(line),
             Lines::Several => Extractor::get_all(self.all, name, each),
         }
+    }
+
+    #[inline]
+    fn w3c_lines(&self) -> W3cLines<'_> {
+        self.w3c
     }
 }
 

@@ -76,6 +76,17 @@ impl QueryRedaction {
         }
     }
 
+    /// An absolute URL of these parts, without what this keeps back: for those who have taken it apart already.
+    pub const fn parts<'a>(
+        &'a self,
+        scheme: &'a str,
+        authority: &'a str,
+        path: &'a str,
+        query: Option<&'a str>,
+    ) -> RedactedUrl<'a> {
+        RedactedUrl { scheme: Some(scheme), authority: Some(authority), path, query, redaction: self }
+    }
+
     /// A URL, absolute or not, without what this keeps back. Its fragment is left out: it is not sent anyway.
     pub fn url<'a>(&'a self, url: &'a str) -> RedactedUrl<'a> {
         let url = url.split_once('#').map_or(url, |(url, _)| url);

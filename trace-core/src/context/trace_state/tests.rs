@@ -303,4 +303,15 @@ proptest! {
             prop_assert_eq!(kept.iter().map(|kept| kept.len()).fold(0, short), before);
         }
     }
+
+    #[test]
+    fn the_only_line_is_read_as_one_of_several(line in "([a-c0-9@.:;% ]{0,5}[=,]){0,12}[A-Za-z]{0,300}") {
+        prop_assert_eq!(TraceState::parse_line(line.as_bytes()), TraceState::parse_lines([line.as_str(), ""]));
+    }
+
+    #[test]
+    fn the_only_line_has_the_limits_of_several(members in 0..80_usize, bytes in 0..200_usize) {
+        let line = vec![format!("k={}", "v".repeat(bytes)); members].join(",");
+        prop_assert_eq!(TraceState::parse_line(line.as_bytes()), TraceState::parse_lines([line.as_str(), ""]));
+    }
 }

@@ -96,3 +96,61 @@ fn what_http_does_not_allow_is_left_out() {
     headers.set("x-line-break", "a\r\nb: c");
     assert!(headers.is_empty());
 }
+
+#[test]
+fn one_pass_finds_what_look_ups_find() {
+    for others in [0, 3, 40] {
+        for [traceparent, tracestate, baggage] in [[0, 0, 0], [1, 1, 1], [1, 0, 2], [2, 3, 0]] {
+            let mut headers = HeaderMap::new();
+            for (name, lines) in
+                [("baggage", baggage), ("tracestate", tracestate), ("traceparent", traceparent)]
+            {
+                for line in 0..lines {
+                    headers.append(name, HeaderValue::from_str(&format!("{name}-{line}")).unwrap());
+                }
+            }
+            for other in 0..others {
+                let name = HeaderName::from_bytes(format!("x-other-{other}").as_bytes()).unwrap();
+                headers.append(name, HeaderValue::from_static("value"));
+            }
+            let by_reference = &headers;
+            let found = Extractor::w3c_lines(&by_reference);
+            for (name, lines) in [
+                ("baggage", found.baggage),
+                ("tracestate", found.tracestate),
+                ("traceparent", found.traceparent),
+            ] {
+                let all = all(&headers, name);
+                match lines {
+                    Lines::None => assert!(all.is_empty()),
+                    Lines::One(line) => assert_eq!(all, [line]),
+                    Lines::Several => assert!(all.len() > 1 || headers.len() > FEW),
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn a_ready_value_replaces_what_was_there_in_every_carrier() {
+    let text = Text::copied(b"a=1").unwrap();
+    let span = crate::SpanContext::new(
+        crate::TraceId::random(),
+        crate::SpanId::random(),
+        crate::TraceFlags::SAMPLED,
+        false,
+    );
+    let traceparent = crate::propagation::trace_context::format(span);
+    let mut headers = HeaderMap::new();
+    headers.append("baggage", HeaderValue::from_static("old"));
+    headers.append("baggage", HeaderValue::from_static("older"));
+    let mut strings = HashMap::from([("Baggage".to_owned(), "old".to_owned())]);
+    for (name, value) in
+        [("baggage", FieldValue::shared(&text)), ("traceparent", FieldValue::traceparent(&traceparent))]
+    {
+        Injector::set_field(&mut &mut headers, name, value);
+        strings.set_field(name, value);
+        assert_eq!(all(&headers, name), [value.as_str().as_bytes()]);
+        assert_eq!(all(&strings, name), all(&headers, name));
+    }
+}

@@ -4,6 +4,7 @@ use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
 
 use super::*;
+use crate::id::{SpanId, TraceId};
 
 const VALID: &str = "00-12345678901234567890123456789012-1234567890123456-01";
 
