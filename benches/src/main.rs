@@ -8,6 +8,7 @@
 mod bridge;
 mod client;
 mod exporters;
+mod flame;
 mod grpc;
 mod harness;
 mod middleware;
@@ -16,7 +17,6 @@ mod span;
 
 use std::error::Error;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -38,7 +38,7 @@ const PLOTS: &str = "plots";
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    child: Option<Child>,
+    command: Option<Command>,
     #[command(flatten)]
     wish: Wish,
 }
@@ -71,24 +71,30 @@ struct Wish {
 }
 
 #[derive(Debug, Subcommand)]
-enum Child {
+enum Command {
+    /// Shows where the time of one traced request goes, in FLAME.md and a picture: needs perf and valgrind.
+    Flame,
     /// What the runner starts for each subject.
     #[command(hide = true)]
-    Child {
-        bench: String,
-        case: String,
-        entry: String,
-        task: String,
-        endpoint: String,
-        units: usize,
-        bursts: usize,
-    },
+    Child(Child),
+}
+
+#[derive(Debug, Args)]
+struct Child {
+    bench: String,
+    case: String,
+    entry: String,
+    task: String,
+    endpoint: String,
+    units: usize,
+    bursts: usize,
 }
 
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse();
-    match arguments.child {
-        Some(child) => work(child).map(|()| ExitCode::SUCCESS),
+    match arguments.command {
+        Some(Command::Flame) => flame::write(Path::new(FOLDER)).map(|()| ExitCode::SUCCESS),
+        Some(Command::Child(child)) => work(child).map(|()| ExitCode::SUCCESS),
         None => answer(&arguments.wish),
     }
 }
@@ -133,13 +139,15 @@ fn write(results: &Results) -> Result<(), Box<dyn Error>> {
     let folder = Path::new(FOLDER);
     results.write(folder)?;
     fs::write(folder.join("RESULTS.md"), harness::report(results, Medium::File { plots: PLOTS }))?;
-    // All of them are drawn again: none is left of a case that has another name now.
+    // All of them are drawn again: none is left of a case that has another name now. The flame is not one of them.
     let plots = folder.join(PLOTS);
-    fs::remove_dir_all(&plots).or_else(|error| match error.kind() {
-        ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
-    fs::create_dir(&plots)?;
+    fs::create_dir_all(&plots)?;
+    for file in fs::read_dir(&plots)? {
+        let path = file?.path();
+        if path != folder.join(flame::PICTURE) {
+            fs::remove_file(path)?;
+        }
+    }
     for plot in results.benches.iter().flat_map(BenchResult::plots) {
         fs::write(plots.join(format!("{}.svg", plot.file)), harness::draw(&plot))?;
     }
@@ -185,7 +193,7 @@ impl Wish {
 }
 
 fn work(child: Child) -> Result<(), Box<dyn Error>> {
-    let Child::Child { bench, case, entry, task, endpoint, units, bursts } = child;
+    let Child { bench, case, entry, task, endpoint, units, bursts } = child;
     let entry = BENCHES
         .iter()
         .filter(|known| known.name == bench)

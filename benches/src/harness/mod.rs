@@ -23,7 +23,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use child::{Collector, Subject, Task, run as work};
+pub(crate) use callgrind::{command as callgrind_command, instructions};
+pub(crate) use child::{COUNTED, Collector, Costs, Subject, Task, run as work};
 pub(crate) use compare::Comparison;
 pub(crate) use machine::Machine;
 pub(crate) use plot::draw;
@@ -33,6 +34,7 @@ pub(crate) use runner::{Callgrind, Effort};
 #[cfg_attr(not(test), expect(unused_imports, reason = "for the benches to come"))]
 pub(crate) use section::Table;
 pub(crate) use section::{Axis, Bar, Goal, Plot, PlotKind, Section, Series};
+pub(crate) use sink::Sink;
 
 /// One question, and what answers it.
 pub(crate) struct Bench {

@@ -1,0 +1,332 @@
+//! Where does the time of one traced request go? Every cost by its name, in [`costs`].
+//!
+//! perf says where the time goes, and callgrind where the instructions go; both are told by the same names. What axum does for
+//! itself is measured beside it, in a router without a layer and in one whose layer does nothing.
+
+mod costs;
+mod counted;
+mod sampled;
+mod stack;
+
+use std::collections::BTreeMap;
+use std::error::Error;
+use std::fmt::Write;
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Output};
+
+use inferno::flamegraph;
+
+use costs::{COSTS, Owner};
+use stack::{Frame, Resolver, Stacks};
+
+use crate::harness::{COUNTED, Costs, Machine, Sink};
+use crate::middleware::{self, BARE, IDENTITY, OURS};
+
+/// The picture, in the folder of the text.
+pub(crate) const PICTURE: &str = "plots/flame.svg";
+
+/// The case of the bench whose request it is.
+const CASE: &str = "sampled";
+
+/// What a row of its own costs at least.
+const LEAST_NS: f64 = 5.0;
+
+/// As many requests in a burst as in the bench, so that they do the same.
+const UNITS: usize = 400;
+
+/// As many bursts as in the bench, to take the time without perf.
+const BURSTS: usize = 60;
+
+/// Bursts under perf: what costs 5 ns is then in more than a hundred samples.
+const SAMPLED_BURSTS: usize = 4_000;
+
+/// How often the time is taken, in turns.
+const REPETITIONS: usize = 2;
+
+/// Profiles a request and writes what was found into the folder.
+pub(crate) fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
+    for tool in ["perf", "valgrind"] {
+        let here = Command::new(tool).arg("--version").output();
+        here.map_err(|error| format!("{tool} does not run here, and is needed: {error}"))?;
+    }
+    let machine = Machine::describe();
+    let profile = Profile::take()?;
+    let text = format!("{}\n{machine}\n", profile.text());
+    fs::write(folder.join("FLAME.md"), &text)?;
+    let picture = folder.join(PICTURE);
+    picture.parent().map_or(Ok(()), fs::create_dir_all)?;
+    fs::write(picture, profile.picture()?)?;
+    println!("{text}");
+    Ok(())
+}
+
+/// What something costs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Price {
+    ns: f64,
+    instructions: f64,
+}
+
+/// What one request costs, and where.
+struct Profile {
+    bare: Price,
+    identity: Price,
+    traced: Price,
+    parts: BTreeMap<Part, Price>,
+    samples: f64,
+}
+
+/// What belongs to an owner, by the calls from where it begins, the outermost first.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Part {
+    owner: Owner,
+    calls: Vec<String>,
+}
+
+impl Profile {
+    fn take() -> Result<Self, Box<dyn Error>> {
+        let sink = Sink::start()?;
+        let program = std::env::current_exe()?;
+        let child = |entry: &str, task: &str, bursts: usize| {
+            let mut command = Command::new(&program);
+            command.args(["child", middleware::BENCH.name, CASE, entry, task]);
+            command.arg(sink.endpoint()).args([UNITS.to_string(), bursts.to_string()]);
+            command
+        };
+
+        let mut prices = [BARE, IDENTITY, OURS].map(|_| Price { ns: f64::INFINITY, instructions: 0.0 });
+        for repetition in 0..REPETITIONS {
+            eprintln!("flame, time: {} of {REPETITIONS}", repetition + 1);
+            for (price, entry) in prices.iter_mut().zip([BARE, IDENTITY, OURS]) {
+                let costs: Costs = output_of(&mut child(entry, "measure", BURSTS))?.trim().parse()?;
+                price.ns = price.ns.min(costs.thread_ns);
+            }
+        }
+        eprintln!("flame, instructions");
+        let mut counted = Stacks::new();
+        for (price, entry) in prices.iter_mut().zip([BARE, IDENTITY, OURS]) {
+            counted = counted::count(&child(entry, "count", 0))?;
+            counted.values_mut().for_each(|count| *count /= (COUNTED * UNITS) as f64);
+            price.instructions = counted.values().sum();
+        }
+        eprintln!("flame, samples");
+        let mut resolver = Resolver::new(&program)?;
+        let sampled = sampled::sample(&child(OURS, "measure", SAMPLED_BURSTS), &resolver)?;
+
+        let [bare, identity, traced] = prices;
+        let sampled = in_a_request(sampled, &mut resolver);
+        let samples: f64 = sampled.iter().map(|(_, count)| count).sum();
+        if samples == 0.0 {
+            return Err("no sample is in a request: perf and the debug information do not agree".into());
+        }
+        let mut parts: BTreeMap<Part, Price> = BTreeMap::new();
+        for (frames, count) in sampled {
+            parts.entry(Part::of(&frames)).or_default().ns += count * traced.ns / samples;
+        }
+        for (frames, count) in in_a_request(counted, &mut resolver) {
+            parts.entry(Part::of(&frames)).or_default().instructions += count;
+        }
+        Ok(Self { bare, identity, traced, parts, samples })
+    }
+
+    /// What each owner costs.
+    fn owners(&self) -> BTreeMap<&Owner, Price> {
+        let mut owners: BTreeMap<&Owner, Price> = BTreeMap::new();
+        for (part, price) in &self.parts {
+            let sum = owners.entry(&part.owner).or_default();
+            *sum = sum.plus(*price);
+        }
+        owners
+    }
+}
+
+/// What was found inside of requests, by the calls.
+fn in_a_request(stacks: Stacks, resolver: &mut Resolver) -> Vec<(Vec<Frame>, f64)> {
+    let resolved = stacks.into_iter().map(|(stack, count)| (resolver.frames(&stack), count));
+    resolved.filter(|(frames, _)| frames.iter().any(is_request)).collect()
+}
+
+/// Whether it is the bench's unit of work, with the request that it makes for itself.
+fn is_request(frame: &Frame) -> bool {
+    frame.file == "benches/src/middleware.rs" && (frame.function == "serve" || frame.text.contains("serve("))
+}
+
+impl Part {
+    fn of(frames: &[Frame]) -> Self {
+        let (owner, depth) = costs::owner(frames);
+        let calls = frames[..depth].iter().rev().map(|frame| frame.function.clone());
+        Self { owner, calls: calls.collect() }
+    }
+}
+
+impl Price {
+    fn plus(self, other: Self) -> Self {
+        Self { ns: self.ns + other.ns, instructions: self.instructions + other.instructions }
+    }
+
+    fn minus(self, other: Self) -> Self {
+        Self { ns: self.ns - other.ns, instructions: self.instructions - other.instructions }
+    }
+}
+
+fn output_of(command: &mut Command) -> Result<String, Box<dyn Error>> {
+    Ok(String::from_utf8_lossy(&run(command)?.stdout).into_owned())
+}
+
+fn errors_of(command: &mut Command) -> Result<String, Box<dyn Error>> {
+    Ok(String::from_utf8_lossy(&run(command)?.stderr).into_owned())
+}
+
+fn run(command: &mut Command) -> Result<Output, Box<dyn Error>> {
+    let output = command.output()?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    let errors = String::from_utf8_lossy(&output.stderr);
+    let last = errors.trim_end().lines().last().unwrap_or("it said nothing");
+    Err(format!("{}: {last}", command.get_program().display()).into())
+}
+
+impl Profile {
+    /// What axum spends in the traced request, for itself and for the layer.
+    fn axum(&self) -> Price {
+        self.owners().get(&Owner::Axum).copied().unwrap_or_default()
+    }
+
+    fn text(&self) -> String {
+        let Self { bare, identity, traced, .. } = self;
+        let axum = self.axum();
+        let of_one_row = self.samples * LEAST_NS / traced.ns;
+        let mut text = format!(
+            "# One traced request\n\n\
+             Where the time of one request goes that `trace-axum` traces: `GET /items/{{id}}` as the bench *middleware* serves it, case \
+             *{CASE}*. `cargo run -p benches --release -- flame` wrote this.\n\n\
+             ![What a traced request costs beyond a bare router]({PICTURE})\n\n\
+             *ns*: CPU time of the thread, the quietest of {REPETITIONS} processes as in the bench, shared out as {samples:.0} \
+             samples of perf are; {LEAST_NS} ns are {of_one_row:.0} of them, and sure to about {error:.0} %. *Instructions* are \
+             callgrind's, and exact. The compiler mixes the instructions of neighbours, and the processor works on several at \
+             once: a small row's time may in truth be its neighbour's.\n\n",
+            samples = self.samples,
+            error = 100.0 / of_one_row.sqrt(),
+        );
+        text.push_str("|  | ns | instructions |\n| --- | ---: | ---: |\n");
+        for (name, price) in [
+            ("the bare router, and the request made for it", *bare),
+            ("what axum does more for any layer, such as *identity*", identity.minus(*bare)),
+            (
+                "what axum does more for this layer: what it moves, boxes and drops is larger",
+                axum.minus(*identity),
+            ),
+            ("**what is ours**, below", traced.minus(axum)),
+            ("the traced request", *traced),
+            ("added to the bare router, as the bench tells it", traced.minus(*bare)),
+        ] {
+            let _ = writeln!(text, "| {name} | {:.0} | {:.0} |", price.ns, price.instructions);
+        }
+
+        text.push_str("\nIn the order of a request:\n\n|  | ns | instructions | what it is |\n| --- | ---: | ---: | --- |\n");
+        let owners = self.owners();
+        let (mut rest, mut names) = (Price::default(), Vec::new());
+        for phase in phases() {
+            let rows = owners.iter().filter(|(owner, _)| phase_of(owner) == Some(phase));
+            let sum = rows.clone().fold(Price::default(), |sum, (_, price)| sum.plus(*price));
+            if sum.ns == 0.0 {
+                continue;
+            }
+            let _ = writeln!(text, "| **{phase}** | **{:.0}** | **{:.0}** | |", sum.ns, sum.instructions);
+            for (owner, price) in rows {
+                if price.ns < LEAST_NS {
+                    rest = rest.plus(*price);
+                    names.push(name(owner));
+                    continue;
+                }
+                let (name, reason) = (name(owner), reason(owner));
+                let _ = writeln!(text, "| {name} | {:.0} | {:.0} | {reason} |", price.ns, price.instructions);
+            }
+        }
+        let names = names.join("; ");
+        let _ = writeln!(
+            text,
+            "| of these, below {LEAST_NS} ns each | {:.0} | {:.0} | {names} |",
+            rest.ns, rest.instructions
+        );
+        text
+    }
+
+    /// What is added to a bare router, as a flame graph: from left to right in the order of a request.
+    fn picture(&self) -> Result<Vec<u8>, Box<dyn Error>> {
+        let mut lines = vec![folded(&["axum, for any layer"], self.identity.minus(self.bare).ns)];
+        lines.push(folded(&["axum, for this one"], self.axum().minus(self.identity).ns));
+        for (Part { owner, calls }, price) in &self.parts {
+            if let Some(phase) = phase_of(owner) {
+                let name = name(owner);
+                let stack: Vec<_> =
+                    [phase, &name].into_iter().chain(calls.iter().map(|call| &**call)).collect();
+                lines.push(folded(&stack, price.ns));
+            }
+        }
+        let mut options = flamegraph::Options::default();
+        options.title = "What trace-axum adds to a request".to_owned();
+        options.subtitle = Some(format!(
+            "{:.0} ns, and a bare router's {:.0} ns beside them, which are not shown",
+            self.traced.minus(self.bare).ns,
+            self.bare.ns
+        ));
+        options.image_width = Some(1200);
+        options.count_name = "ns".to_owned();
+        options.factor = 1.0 / FOLDED_NS;
+        options.font_type = "Helvetica, Arial, sans-serif".to_owned();
+        options.bgcolors = Some(flamegraph::color::BackgroundColor::Flat((255, 255, 255).into()));
+        // The same names have the same colours when it is made again.
+        options.deterministic = true;
+        // In the order of the lines, which is taken to be from the last to the first.
+        options.flame_chart = true;
+        lines.reverse();
+        let mut svg = Vec::new();
+        flamegraph::from_lines(&mut options, lines.iter().map(String::as_str), &mut svg)?;
+        Ok(svg)
+    }
+}
+
+/// Units of a flame graph in a nanosecond: it counts in whole ones.
+const FOLDED_NS: f64 = 100.0;
+
+/// A line of a flame graph: what is less than nothing is not drawn.
+fn folded(stack: &[&str], ns: f64) -> String {
+    let stack: Vec<_> = stack.iter().map(|name| name.replace(';', ",").replace('`', "")).collect();
+    format!("{} {:.0}", stack.join(";"), (ns * FOLDED_NS).max(0.0))
+}
+
+const UNNAMED: &str = "not named yet";
+
+/// From the first to the last.
+fn phases() -> Vec<&'static str> {
+    let mut phases: Vec<_> = COSTS.iter().map(|cost| cost.phase).chain([UNNAMED]).collect();
+    phases.dedup();
+    phases
+}
+
+/// `None` for what is not ours.
+fn phase_of(owner: &Owner) -> Option<&'static str> {
+    match owner {
+        Owner::Cost(index) => Some(COSTS[*index].phase),
+        Owner::Unnamed(_) => Some(UNNAMED),
+        Owner::Axum => None,
+    }
+}
+
+fn name(owner: &Owner) -> String {
+    match owner {
+        Owner::Cost(index) => COSTS[*index].name.to_owned(),
+        Owner::Unnamed(function) => format!("`{function}`"),
+        Owner::Axum => "axum".to_owned(),
+    }
+}
+
+fn reason(owner: &Owner) -> &'static str {
+    match owner {
+        Owner::Cost(index) => COSTS[*index].reason,
+        Owner::Unnamed(_) | Owner::Axum => "",
+    }
+}
