@@ -248,6 +248,7 @@ pub(crate) const COSTS: &[Cost] = &[
         claims: &[
             file("trace-core/src/context/current.rs"),
             functions("trace-core/src/span/mod.rs", &["attach"]),
+            lines("trace-core/src/span/mod.rs", &["swap_current"]),
             functions("trace-tower/src/call.rs", &["enter", "leave"]),
             lines("trace-tower/src/server/future.rs", &["open.enter()", "inside.leave()"]),
             lines("trace-tower/src/server/body.rs", &["open.enter()", "inside.leave()"]),
@@ -331,7 +332,11 @@ pub(crate) const COSTS: &[Cost] = &[
         phase: END,
         name: "references let go",
         reason: "The span's and its context's are the last ones, so that the buffer is taken without a lock.",
-        claims: &[file("trace-core/src/span/mod.rs"), file("trace-core/src/span/cell.rs")],
+        claims: &[
+            functions("trace-core/src/span/mod.rs", &["drop", "end"]),
+            functions("trace-core/src/span/cell.rs", &["into_sole"]),
+            lines("trace-core/src/span/cell.rs", &["fetch_sub", "fence(", "recycle_cell"]),
+        ],
     },
 ];
 
@@ -373,7 +378,10 @@ fn is_axum(frame: &Frame) -> bool {
     let is_boxing = frame.file.starts_with("axum-core-")
         && frame.file.ends_with("/body.rs")
         && ["new", "boxed", "try_downcast"].contains(&&*frame.function);
-    PLACES.iter().any(|place| frame.file.starts_with(place)) && !is_boxing
+    // What the service leaves behind is dropped by us, because that has to be done inside the span; else by the router.
+    let is_left_behind =
+        frame.file.starts_with("trace-tower/src/server/") && frame.text.contains("inner.set(None)");
+    is_left_behind || !is_boxing && PLACES.iter().any(|place| frame.file.starts_with(place))
 }
 
 impl Claim {
@@ -384,5 +392,52 @@ impl Claim {
         frame.file.starts_with(self.file)
             && any(self.functions, &|name| frame.function == name)
             && any(self.text, &|part| frame.text.contains(part))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(file: &str, function: &str, text: &str) -> Frame {
+        Frame { file: file.to_owned(), function: function.to_owned(), line: 1, text: text.into() }
+    }
+
+    fn name(frames: &[Frame]) -> String {
+        match owner(frames).0 {
+            Owner::Cost(index) => COSTS[index].name.to_owned(),
+            Owner::Unnamed(name) => name,
+            Owner::Axum => "axum".to_owned(),
+        }
+    }
+
+    #[test]
+    fn a_cost_is_that_of_the_innermost_caller_who_has_a_name() {
+        let copy = frame("", "memcpy", "");
+        let write = frame("trace-core/src/span/row.rs", "write", "self.bytes(key.as_bytes());");
+        let note = |text: &str| frame("trace-tower/src/server/http.rs", "note", text);
+        let axum = frame("axum-0.8.9/src/routing/route.rs", "poll", "");
+        let route = note("attributes.set(semconv::HTTP_ROUTE, route);");
+        let stack = [copy.clone(), write.clone(), route, axum.clone()];
+        assert_eq!(name(&stack), "`http.route`");
+        assert_eq!(owner(&stack).1, 3);
+        assert_eq!(name(&[copy.clone(), write, axum.clone()]), "trace-core/span/row.rs: write");
+        // The service that we call is not ours, and neither is what it leaves to be dropped.
+        let call = frame("trace-tower/src/server/future.rs", "poll_with", "service.poll(cx);");
+        assert_eq!(name(&[copy.clone(), axum.clone(), call]), "axum");
+        let left = frame("trace-tower/src/server/future.rs", "{closure#0}", "this.inner.set(None);");
+        assert_eq!(name(&[copy.clone(), left, axum.clone()]), "axum");
+        // A box is whose body is in it.
+        let boxed = frame("axum-core-0.5.6/src/body.rs", "new", "");
+        let ours = frame("trace-axum/src/future.rs", "poll", "body.map_or_else(Body::new, Body::new)");
+        assert_eq!(name(&[copy.clone(), boxed.clone(), ours]), "body made");
+        assert_eq!(name(&[copy, boxed, axum]), "axum");
+    }
+
+    #[test]
+    fn the_phases_come_once_each() {
+        let mut phases: Vec<_> = COSTS.iter().map(|cost| cost.phase).collect();
+        phases.dedup();
+        assert_eq!(phases, [START, ATTRIBUTES, CALL, END]);
     }
 }

@@ -126,11 +126,8 @@ fn calls(loader: &Loader, address: u64) -> Vec<(String, String, u32)> {
         let function = frame.function.as_ref().and_then(|name| Some(name.demangle().ok()?.into_owned()));
         let location = frame.location.map(|location| (location.file, location.line));
         let (file, line) = location.unwrap_or_default();
-        calls.push((
-            bare_name(&function.unwrap_or_default()).to_owned(),
-            file.unwrap_or_default().to_owned(),
-            line.unwrap_or_default(),
-        ));
+        let (function, file) = (function.unwrap_or_default(), file.unwrap_or_default());
+        calls.push((bare_name(&function).to_owned(), file.to_owned(), line.unwrap_or_default()));
     }
     calls
 }
