@@ -8,7 +8,7 @@ mod counted;
 mod sampled;
 mod stack;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fmt::Write;
 use std::fs;
@@ -51,17 +51,17 @@ pub(crate) fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
         here.map_err(|error| format!("{tool} does not run here, and is needed: {error}"))?;
     }
     let machine = Machine::describe();
-    let profile = Profile::take()?;
-    for cost in profile.missing() {
+    let flame = Flame::take()?;
+    for cost in flame.missing() {
         eprintln!(
             "nothing was found of: {cost}. Its code may have another place now, which `costs` is to be told"
         );
     }
-    let text = format!("{}\n{machine}\n", profile.text());
+    let text = format!("{}\n{machine}\n", flame.text());
     fs::write(folder.join("FLAME.md"), &text)?;
     let picture = folder.join(PICTURE);
     picture.parent().map_or(Ok(()), fs::create_dir_all)?;
-    fs::write(picture, profile.picture()?)?;
+    fs::write(picture, flame.picture()?)?;
     println!("{text}");
     Ok(())
 }
@@ -75,21 +75,26 @@ struct Price {
 
 /// What one request costs, and where.
 struct Profile {
-    bare: Price,
-    identity: Price,
-    traced: Price,
+    whole: Price,
     parts: BTreeMap<Part, Price>,
     samples: f64,
 }
 
+/// The request without a layer, with one that does nothing, and with ours.
+struct Flame {
+    bare: Profile,
+    identity: Profile,
+    traced: Profile,
+}
+
 /// What belongs to an owner, by the calls from where it begins, the outermost first.
-#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Part {
     owner: Owner,
     calls: Vec<String>,
 }
 
-impl Profile {
+impl Flame {
     fn take() -> Result<Self, Box<dyn Error>> {
         let sink = Sink::start()?;
         let program = std::env::current_exe()?;
@@ -100,39 +105,48 @@ impl Profile {
             command
         };
 
-        let mut prices = [BARE, IDENTITY, OURS].map(|_| Price { ns: f64::INFINITY, instructions: 0.0 });
+        let mut times = [BARE, IDENTITY, OURS].map(|entry| (entry, f64::INFINITY));
         for repetition in 0..REPETITIONS {
             eprintln!("flame, time: {} of {REPETITIONS}", repetition + 1);
-            for (price, entry) in prices.iter_mut().zip([BARE, IDENTITY, OURS]) {
+            for (entry, least) in &mut times {
                 let costs: Costs = output_of(&mut child(entry, "measure", BURSTS))?.trim().parse()?;
-                price.ns = price.ns.min(costs.thread_ns);
+                *least = least.min(costs.thread_ns);
             }
         }
-        eprintln!("flame, instructions");
-        let mut counted = Stacks::new();
-        for (price, entry) in prices.iter_mut().zip([BARE, IDENTITY, OURS]) {
-            counted = counted::count(&child(entry, "count", 0))?;
-            counted.values_mut().for_each(|count| *count /= (COUNTED * UNITS) as f64);
-            price.instructions = counted.values().sum();
-        }
-        eprintln!("flame, samples");
         let mut resolver = Resolver::new(&program)?;
-        let sampled = sampled::sample(&child(OURS, "measure", SAMPLED_BURSTS), &resolver)?;
+        let mut profile = |(entry, ns): (&str, f64)| {
+            eprintln!("flame, instructions and samples: {entry}");
+            let counted = counted::count(&child(entry, "count", 0))?;
+            let sampled = sampled::sample(&child(entry, "measure", SAMPLED_BURSTS), &resolver)?;
+            Profile::of(ns, sampled, counted, &mut resolver)
+        };
+        let [bare, identity, traced] = times;
+        Ok(Self { bare: profile(bare)?, identity: profile(identity)?, traced: profile(traced)? })
+    }
+}
 
-        let [bare, identity, traced] = prices;
-        let sampled = in_a_request(sampled, &mut resolver);
+impl Profile {
+    /// Shares out the time as the samples are.
+    fn of(
+        ns: f64,
+        sampled: Stacks,
+        counted: Stacks,
+        resolver: &mut Resolver,
+    ) -> Result<Self, Box<dyn Error>> {
+        let sampled = in_a_request(sampled, resolver);
         let samples: f64 = sampled.iter().map(|(_, count)| count).sum();
         if samples == 0.0 {
             return Err("no sample is in a request: perf and the debug information do not agree".into());
         }
         let mut parts: BTreeMap<Part, Price> = BTreeMap::new();
         for (frames, count) in sampled {
-            parts.entry(Part::of(&frames)).or_default().ns += count * traced.ns / samples;
+            parts.entry(Part::of(&frames)).or_default().ns += count * ns / samples;
         }
-        for (frames, count) in in_a_request(counted, &mut resolver) {
-            parts.entry(Part::of(&frames)).or_default().instructions += count;
+        for (frames, count) in in_a_request(counted, resolver) {
+            parts.entry(Part::of(&frames)).or_default().instructions += count / (COUNTED * UNITS) as f64;
         }
-        Ok(Self { bare, identity, traced, parts, samples })
+        let whole = parts.values().fold(Price::default(), |sum, price| sum.plus(*price));
+        Ok(Self { whole, parts, samples })
     }
 
     /// What each owner costs.
@@ -143,6 +157,16 @@ impl Profile {
             *sum = sum.plus(*price);
         }
         owners
+    }
+
+    /// What axum costs, by its functions.
+    fn of_axum(&self) -> BTreeMap<&str, Price> {
+        let owners = self.owners().into_iter();
+        let of_axum = owners.filter_map(|(owner, price)| match owner {
+            Owner::Axum(function) => Some((&**function, price)),
+            _ => None,
+        });
+        of_axum.collect()
     }
 }
 
@@ -198,23 +222,23 @@ fn run(command: &mut Command) -> Result<Output, Box<dyn Error>> {
     Err(format!("{}: {last}", command.get_program().display()).into())
 }
 
-impl Profile {
+impl Flame {
     /// What axum spends in the traced request, for itself and for the layer.
     fn axum(&self) -> Price {
-        self.owners().get(&Owner::Axum).copied().unwrap_or_default()
+        self.traced.of_axum().into_values().fold(Price::default(), Price::plus)
     }
 
     /// The costs that nothing is claimed by.
     fn missing(&self) -> impl Iterator<Item = &'static str> {
-        let owners = self.owners();
+        let owners = self.traced.owners();
         let missing = move |index: &usize| !owners.contains_key(&Owner::Cost(*index));
         (0..COSTS.len()).filter(missing).map(|index| COSTS[index].name)
     }
 
     fn text(&self) -> String {
-        let Self { bare, identity, traced, .. } = self;
+        let (bare, identity, traced) = (self.bare.whole, self.identity.whole, self.traced.whole);
         let axum = self.axum();
-        let of_one_row = self.samples * LEAST_NS / traced.ns;
+        let of_one_row = self.traced.samples * LEAST_NS / traced.ns;
         let mut text = format!(
             "# One traced request\n\n\
              Where the time of one request goes that `trace-axum` traces: `GET /items/{{id}}` as the bench *middleware* serves it, case \
@@ -224,26 +248,26 @@ impl Profile {
              samples of perf are; {LEAST_NS} ns are {of_one_row:.0} of them, and sure to about {error:.0} %. *Instructions* are \
              callgrind's, and exact. The compiler mixes the instructions of neighbours, and the processor works on several at \
              once: a small row's time may in truth be its neighbour's.\n\n",
-            samples = self.samples,
+            samples = self.traced.samples,
             error = 100.0 / of_one_row.sqrt(),
         );
         text.push_str("|  | ns | instructions |\n| --- | ---: | ---: |\n");
         for (name, price) in [
-            ("the bare router, and the request made for it", *bare),
-            ("what axum does more for any layer, such as *identity*", identity.minus(*bare)),
+            ("the bare router, and the request made for it", bare),
+            ("what axum does more for any layer, such as *identity*", identity.minus(bare)),
             (
-                "what axum does more for this layer: what it moves, boxes and drops is larger",
-                axum.minus(*identity),
+                "what axum does more for this layer: what it moves, boxes and drops is larger, and what it needs is less often in a cache",
+                axum.minus(identity),
             ),
             ("**what is ours**, below", traced.minus(axum)),
-            ("the traced request", *traced),
-            ("added to the bare router, as the bench tells it", traced.minus(*bare)),
+            ("the traced request", traced),
+            ("added to the bare router, as the bench tells it", traced.minus(bare)),
         ] {
             let _ = writeln!(text, "| {name} | {:.0} | {:.0} |", price.ns, price.instructions);
         }
 
-        text.push_str("\nIn the order of a request:\n\n|  | ns | instructions | what it is |\n| --- | ---: | ---: | --- |\n");
-        let owners = self.owners();
+        text.push_str("\n## What is ours\n\nIn the order of a request:\n\n|  | ns | instructions | what it is |\n| --- | ---: | ---: | --- |\n");
+        let owners = self.traced.owners();
         let (mut rest, mut names) = (Price::default(), Vec::new());
         for phase in phases() {
             let rows = owners.iter().filter(|(owner, _)| phase_of(owner) == Some(phase));
@@ -268,13 +292,50 @@ impl Profile {
             "| of these, below {LEAST_NS} ns each | {:.0} | {:.0} | {names} |",
             rest.ns, rest.instructions
         );
+        self.add_axum(&mut text);
         text
+    }
+
+    /// Where axum spends more than without a layer, by its functions.
+    fn add_axum(&self, text: &mut String) {
+        let _ = write!(
+            text,
+            "\n## What axum does more\n\n\
+             By the innermost of its functions, with what the standard library does for it: *any layer* is *identity* less the bare \
+             router, *this layer* is the traced request less *identity*. What is less in one function and more in another may be \
+             the same work, inlined elsewhere; what `trace-tower` has here is dropped inside the span, and by the router without one.\n\n\
+             |  | any layer, ns | instructions | this layer, ns | instructions |\n\
+             | --- | ---: | ---: | ---: | ---: |\n"
+        );
+        let [bare, identity, traced] = [&self.bare, &self.identity, &self.traced].map(Profile::of_axum);
+        let functions: BTreeSet<_> =
+            [&bare, &identity, &traced].into_iter().flat_map(BTreeMap::keys).copied().collect();
+        let of =
+            |profile: &BTreeMap<&str, Price>, function| profile.get(function).copied().unwrap_or_default();
+        let mut rest = [Price::default(); 2];
+        let mut add = |name: &str, [any, this]: [Price; 2]| {
+            let _ = writeln!(
+                text,
+                "| {name} | {:.0} | {:.0} | {:.0} | {:.0} |",
+                any.ns, any.instructions, this.ns, this.instructions
+            );
+        };
+        for function in functions {
+            let [bare, identity, traced] = [&bare, &identity, &traced].map(|profile| of(profile, function));
+            let more = [identity.minus(bare), traced.minus(identity)];
+            if more.iter().any(|price| price.ns.abs() >= LEAST_NS) {
+                add(&format!("`{function}`"), more);
+            } else {
+                rest = [rest[0].plus(more[0]), rest[1].plus(more[1])];
+            }
+        }
+        add("all that differ by less", rest);
     }
 
     /// What is ours, as a flame graph: from left to right in the order of a request.
     fn picture(&self) -> Result<Vec<u8>, Box<dyn Error>> {
         let mut lines = Vec::new();
-        for (Part { owner, calls }, price) in &self.parts {
+        for (Part { owner, calls }, price) in &self.traced.parts {
             if let Some(phase) = phase_of(owner) {
                 let name = name(owner);
                 let stack: Vec<_> =
@@ -283,17 +344,18 @@ impl Profile {
             }
         }
         let mut options = flamegraph::Options::default();
-        let axum = self.axum();
+        let (bare, traced, axum) = (self.bare.whole, self.traced.whole, self.axum());
         options.title = "Where trace-axum spends a request's time".to_owned();
         options.subtitle = Some(format!(
             "{:.0} ns. Not shown: {:.0} ns that axum spends more because there is a layer, and a bare router's {:.0} ns",
-            self.traced.minus(axum).ns,
-            axum.minus(self.bare).ns,
-            self.bare.ns
+            traced.minus(axum).ns,
+            axum.minus(bare).ns,
+            bare.ns
         ));
         options.image_width = Some(1200);
         options.count_name = "ns".to_owned();
         options.factor = 1.0 / FOLDED_NS;
+        options.font_size = 11;
         options.font_type = "Helvetica, Arial, sans-serif".to_owned();
         options.bgcolors = Some(flamegraph::color::BackgroundColor::Flat((255, 255, 255).into()));
         // The same names have the same colours when it is made again.
@@ -330,22 +392,21 @@ fn phase_of(owner: &Owner) -> Option<&'static str> {
     match owner {
         Owner::Cost(index) => Some(COSTS[*index].phase),
         Owner::Unnamed(_) => Some(UNNAMED),
-        Owner::Axum => None,
+        Owner::Axum(_) => None,
     }
 }
 
 fn name(owner: &Owner) -> String {
     match owner {
         Owner::Cost(index) => COSTS[*index].name.to_owned(),
-        Owner::Unnamed(function) => format!("`{function}`"),
-        Owner::Axum => "axum".to_owned(),
+        Owner::Unnamed(function) | Owner::Axum(function) => format!("`{function}`"),
     }
 }
 
 fn reason(owner: &Owner) -> &'static str {
     match owner {
         Owner::Cost(index) => COSTS[*index].reason,
-        Owner::Unnamed(_) | Owner::Axum => "",
+        Owner::Unnamed(_) | Owner::Axum(_) => "",
     }
 }
 
@@ -353,30 +414,35 @@ fn reason(owner: &Owner) -> &'static str {
 mod tests {
     use super::*;
 
-    fn profile() -> Profile {
-        let price = |ns, instructions| Price { ns, instructions };
-        let part =
-            |owner, calls: &[&str]| Part { owner, calls: calls.iter().map(|&call| call.into()).collect() };
-        let first = Owner::Cost(0);
+    fn flame() -> Flame {
+        let part = |owner: &Owner, calls: &[&str], ns| {
+            let calls = calls.iter().map(|&call| call.to_owned()).collect();
+            (Part { owner: owner.clone(), calls }, Price { ns, instructions: ns * 10.0 })
+        };
+        let profile = |parts: &[(Part, Price)]| {
+            let parts: BTreeMap<Part, Price> = parts.iter().cloned().collect();
+            let whole = parts.values().fold(Price::default(), |sum, price| sum.plus(*price));
+            Profile { whole, parts, samples: 4000.0 }
+        };
+        let [poll, call] = ["axum/route.rs: poll", "axum/route.rs: call"].map(|f| Owner::Axum(f.to_owned()));
         let unnamed = Owner::Unnamed("trace-core/id.rs: f".to_owned());
-        Profile {
-            bare: price(100.0, 1000.0),
-            identity: price(110.0, 1100.0),
-            traced: price(200.0, 2000.0),
-            parts: BTreeMap::from([
-                (part(Owner::Axum, &[]), price(130.0, 1300.0)),
-                (part(first.clone(), &["new"]), price(40.0, 400.0)),
-                (part(first, &["new", "[u8; 8]"]), price(20.0, 200.0)),
-                (part(Owner::Cost(1), &[]), price(4.0, 40.0)),
-                (part(unnamed, &["f"]), price(6.0, 60.0)),
+        Flame {
+            bare: profile(&[part(&poll, &[], 100.0)]),
+            identity: profile(&[part(&poll, &[], 106.0), part(&call, &[], 4.0)]),
+            traced: profile(&[
+                part(&poll, &[], 128.0),
+                part(&call, &[], 2.0),
+                part(&Owner::Cost(0), &["new"], 40.0),
+                part(&Owner::Cost(0), &["new", "[u8; 8]"], 20.0),
+                part(&Owner::Cost(1), &[], 4.0),
+                part(&unnamed, &["f"], 6.0),
             ]),
-            samples: 4000.0,
         }
     }
 
     #[test]
     fn every_cost_has_a_row_unless_it_is_small() {
-        let text = profile().text();
+        let text = flame().text();
         for row in [
             "| **what is ours**, below | 70 | 700 |",
             "| added to the bare router, as the bench tells it | 100 | 1000 |",
@@ -385,17 +451,19 @@ mod tests {
             "| **not named yet** | **6** | **60** | |",
             "| `trace-core/id.rs: f` | 6 | 60 |  |",
             "| of these, below 5 ns each | 4 | 40 | trace context read |",
+            "| `axum/route.rs: poll` | 6 | 60 | 22 | 220 |",
+            "| all that differ by less | 4 | 40 | -2 | -20 |",
             "5 ns are 100 of them, and sure to about 10 %",
         ] {
             assert!(text.contains(row), "{row}\n{text}");
         }
-        assert!(profile().missing().all(|name| name != COSTS[0].name && name != COSTS[1].name));
-        assert_eq!(profile().missing().count(), COSTS.len() - 2);
+        assert!(flame().missing().all(|name| name != COSTS[0].name && name != COSTS[1].name));
+        assert_eq!(flame().missing().count(), COSTS.len() - 2);
     }
 
     #[test]
     fn the_picture_shows_what_is_ours() {
-        let svg = String::from_utf8(profile().picture().unwrap()).unwrap();
+        let svg = String::from_utf8(flame().picture().unwrap()).unwrap();
         assert!(svg.contains("headers looked through (60 ns") && svg.contains("[u8, 8] (20 ns"), "{svg}");
         assert!(!svg.contains(">axum"), "{svg}");
     }

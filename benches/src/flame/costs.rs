@@ -165,7 +165,7 @@ pub(crate) const COSTS: &[Cost] = &[
     Cost {
         phase: ATTRIBUTES,
         name: "`url.path`, `url.scheme`",
-        reason: "The target as the client sent it, which a nested router has cut.",
+        reason: "The target as the client sent it, which axum leaves in the request's extensions, where it is looked up: a nested router cuts that of the request.",
         claims: &[
             lines(
                 "trace-tower/src/server/http.rs",
@@ -293,8 +293,14 @@ pub(crate) const COSTS: &[Cost] = &[
     },
     Cost {
         phase: END,
+        name: "body's wrapper dropped",
+        reason: "It looks whether its call is still open: then the caller has gone away.",
+        claims: &[functions("trace-tower/src/server/body.rs", &["__drop_inner", "drop"])],
+    },
+    Cost {
+        phase: END,
         name: "body polled",
-        reason: "One poll that has the data and finds out that it is the last, and the wrapper's end.",
+        reason: "One poll has the data, and finds out that there is no more: what is passed on is counted, and the body inside is let go.",
         claims: &[file("trace-tower/src/server/body.rs")],
     },
     Cost {
@@ -352,8 +358,8 @@ pub(crate) enum Owner {
     Cost(usize),
     /// Ours, and no cost claims it.
     Unnamed(String),
-    /// The router's, the handler's or that of whoever calls them.
-    Axum,
+    /// The router's, the handler's or that of whoever calls them: by its function.
+    Axum(String),
 }
 
 /// Whose work is done by the innermost of these calls, and by how many of them, from the innermost on.
@@ -364,10 +370,23 @@ pub(crate) fn owner(frames: &[Frame]) -> (Owner, usize) {
         Some((Owner::Cost(COSTS.iter().position(claims)?), depth + 1))
     };
     let unnamed = |(depth, frame): (usize, &Frame)| {
-        let name = format!("{}: {}", frame.file.replace("/src/", "/"), frame.function);
-        frame.file.starts_with("trace-").then_some((Owner::Unnamed(name), depth + 1))
+        frame.file.starts_with("trace-").then(|| (Owner::Unnamed(function(frame)), depth + 1))
     };
-    ours.clone().find_map(claimed).or_else(|| ours.clone().find_map(unnamed)).unwrap_or((Owner::Axum, 0))
+    ours.clone().find_map(claimed).or_else(|| ours.clone().find_map(unnamed)).unwrap_or_else(|| {
+        let axum = frames.iter().find(|frame| is_axum(frame));
+        (Owner::Axum(axum.map(function).unwrap_or_default()), 0)
+    })
+}
+
+/// A function's name with its file's, as they are in any version: `axum/routing/route.rs: poll`.
+fn function(frame: &Frame) -> String {
+    let (package, path) = frame.file.split_once("/src/").unwrap_or(("", &frame.file));
+    let is_version = |text: &str| text.starts_with(|first: char| first.is_ascii_digit());
+    let package = match package.rsplit_once('-') {
+        Some((name, version)) if is_version(version) => name,
+        _ => package,
+    };
+    format!("{package}/{path}: {}", frame.function)
 }
 
 /// Where code begins that would run without us. What is not here is used by both: the standard library, and `http`.
@@ -375,9 +394,8 @@ fn is_axum(frame: &Frame) -> bool {
     const PLACES: &[&str] =
         &["axum-", "benches/src/middleware.rs", "futures-util-", "http-body-util-", "matchit-", "tower-"];
     // What makes a body of ours one of axum's.
-    let is_boxing = frame.file.starts_with("axum-core-")
-        && frame.file.ends_with("/body.rs")
-        && ["new", "boxed", "try_downcast"].contains(&&*frame.function);
+    let is_boxing = (frame.file.starts_with("axum-core-") || frame.file.starts_with("http-body-util-"))
+        && ["new", "boxed", "boxed_unsync", "map_err", "try_downcast"].contains(&&*frame.function);
     // What the service leaves behind is dropped by us, because that has to be done inside the span; else by the router.
     let is_left_behind =
         frame.file.starts_with("trace-tower/src/server/") && frame.text.contains("inner.set(None)");
@@ -407,7 +425,7 @@ mod tests {
         match owner(frames).0 {
             Owner::Cost(index) => COSTS[index].name.to_owned(),
             Owner::Unnamed(name) => name,
-            Owner::Axum => "axum".to_owned(),
+            Owner::Axum(name) => format!("not ours: {name}"),
         }
     }
 
@@ -424,14 +442,15 @@ mod tests {
         assert_eq!(name(&[copy.clone(), write, axum.clone()]), "trace-core/span/row.rs: write");
         // The service that we call is not ours, and neither is what it leaves to be dropped.
         let call = frame("trace-tower/src/server/future.rs", "poll_with", "service.poll(cx);");
-        assert_eq!(name(&[copy.clone(), axum.clone(), call]), "axum");
+        assert_eq!(name(&[copy.clone(), axum.clone(), call]), "not ours: axum/routing/route.rs: poll");
         let left = frame("trace-tower/src/server/future.rs", "{closure#0}", "this.inner.set(None);");
-        assert_eq!(name(&[copy.clone(), left, axum.clone()]), "axum");
+        let dropped = "not ours: trace-tower/server/future.rs: {closure#0}";
+        assert_eq!(name(&[copy.clone(), left, axum.clone()]), dropped);
         // A box is whose body is in it.
-        let boxed = frame("axum-core-0.5.6/src/body.rs", "new", "");
+        let boxed = frame("http-body-util-0.1.5/src/combinators/box_body.rs", "new", "");
         let ours = frame("trace-axum/src/future.rs", "poll", "body.map_or_else(Body::new, Body::new)");
         assert_eq!(name(&[copy.clone(), boxed.clone(), ours]), "body made");
-        assert_eq!(name(&[copy, boxed, axum]), "axum");
+        assert_eq!(name(&[copy, boxed, axum]), "not ours: axum/routing/route.rs: poll");
     }
 
     #[test]
