@@ -395,7 +395,8 @@ fn is_axum(frame: &Frame) -> bool {
         &["axum-", "benches/src/middleware.rs", "futures-util-", "http-body-util-", "matchit-", "tower-"];
     // What makes a body of ours one of axum's.
     let is_boxing = (frame.file.starts_with("axum-core-") || frame.file.starts_with("http-body-util-"))
-        && ["new", "boxed", "boxed_unsync", "map_err", "try_downcast"].contains(&&*frame.function);
+        && ["new", "{closure#0}", "boxed", "boxed_unsync", "map_err", "try_downcast"]
+            .contains(&&*frame.function);
     // What the service leaves behind is dropped by us, because that has to be done inside the span; else by the router.
     let is_left_behind =
         frame.file.starts_with("trace-tower/src/server/") && frame.text.contains("inner.set(None)");
