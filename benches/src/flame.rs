@@ -257,7 +257,7 @@ impl Flame {
             ("the bare router, and the request made for it", bare),
             ("what axum does more for any layer, such as *identity*", identity.minus(bare)),
             (
-                "what axum does more for this layer: what it moves, boxes and drops is larger, and what it needs is less often in a cache",
+                "what axum does more for this layer: what it moves, boxes and drops is larger, and it waits longer for what was written just before",
                 axum.minus(identity),
             ),
             ("**what is ours**, below", traced.minus(axum)),
