@@ -48,7 +48,9 @@ const REPETITIONS: usize = 7;
 pub(crate) fn write(folder: &Path) -> Result<(), Box<dyn Error>> {
     for tool in ["perf", "valgrind"] {
         let here = Command::new(tool).arg("--version").output();
-        here.map_err(|error| format!("{tool} does not run here, and is needed: {error}"))?;
+        here.map_err(|error| {
+            format!("{tool} is needed and does not run here (Debian: linux-perf, valgrind): {error}")
+        })?;
     }
     let machine = Machine::describe();
     let flame = Flame::take()?;
@@ -246,7 +248,7 @@ impl Flame {
              ![Where trace-axum spends a request's time]({PICTURE})\n\n\
              *ns*: CPU time of the thread, the quietest of {REPETITIONS} processes as in the bench, shared out as {samples:.0} \
              samples of perf are; {LEAST_NS} ns are {of_one_row:.0} of them, and sure to about {error:.0} %. *Instructions* are \
-             callgrind's, and exact. The compiler mixes the instructions of neighbours, and the processor works on several at \
+             callgrind's, and exact but for what a function calls from several places, which is shared out among them. The compiler mixes the instructions of neighbours, and the processor works on several at \
              once: a small row's time may in truth be its neighbour's, and what waits for memory is where the value is needed, \
              not where it was written.\n\n",
             samples = self.traced.samples,
