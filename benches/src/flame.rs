@@ -248,9 +248,9 @@ impl Flame {
              ![Where trace-axum spends a request's time]({PICTURE})\n\n\
              *ns*: CPU time of the thread, the quietest of {REPETITIONS} processes as in the bench, shared out as {samples:.0} \
              samples of perf are; {LEAST_NS} ns are {of_one_row:.0} of them, and sure to about {error:.0} %. *Instructions* are \
-             callgrind's, and exact but for what a function calls from several places, which is shared out among them. The compiler mixes the instructions of neighbours, and the processor works on several at \
-             once: a small row's time may in truth be its neighbour's, and what waits for memory is where the value is needed, \
-             not where it was written.\n\n",
+             callgrind's, and exact but for what a function calls from several places, which is shared out among them. The \
+             compiler mixes the instructions of neighbours, and the processor works on several at once: a small row's time may in \
+             truth be its neighbour's, and what waits for memory is where the value is needed, not where it was written.\n\n",
             samples = self.traced.samples,
             error = 100.0 / of_one_row.sqrt(),
         );
