@@ -9,6 +9,7 @@ mod bridge;
 mod client;
 mod export;
 mod exporters;
+mod flame;
 mod grpc;
 mod harness;
 mod middleware;
@@ -19,7 +20,6 @@ mod span;
 
 use std::error::Error;
 use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -50,7 +50,7 @@ const PLOTS: &str = "plots";
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
     #[command(subcommand)]
-    child: Option<Part>,
+    command: Option<Command>,
     #[command(flatten)]
     wish: Wish,
 }
@@ -83,18 +83,12 @@ struct Wish {
 }
 
 #[derive(Debug, Subcommand)]
-enum Part {
+enum Command {
+    /// Shows where the time of one traced request goes, in FLAME.md and a picture: needs perf and valgrind.
+    Flame,
     /// What the runner starts for each subject.
     #[command(hide = true)]
-    Child {
-        bench: String,
-        case: String,
-        entry: String,
-        task: String,
-        endpoint: String,
-        units: usize,
-        bursts: usize,
-    },
+    Child(Child),
     /// What `export` starts.
     #[command(name = "child-export", hide = true)]
     Export {
@@ -109,10 +103,25 @@ enum Part {
     Service(service::Part),
 }
 
+#[derive(Debug, Args)]
+struct Child {
+    bench: String,
+    case: String,
+    entry: String,
+    task: String,
+    endpoint: String,
+    units: usize,
+    bursts: usize,
+}
+
 fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse();
-    match arguments.child {
-        Some(child) => work(child).map(|()| ExitCode::SUCCESS),
+    match arguments.command {
+        Some(Command::Flame) => flame::write(Path::new(FOLDER)).map(|()| ExitCode::SUCCESS),
+        Some(Command::Child(child)) => work(child).map(|()| ExitCode::SUCCESS),
+        Some(Command::Export { part }) => Ok(export::work(&part).map(|()| ExitCode::SUCCESS)?),
+        Some(Command::Scale(part)) => Ok(scale::work(&part).map(|()| ExitCode::SUCCESS)?),
+        Some(Command::Service(part)) => Ok(service::work(&part).map(|()| ExitCode::SUCCESS)?),
         None => answer(&arguments.wish),
     }
 }
@@ -157,13 +166,15 @@ fn write(results: &Results) -> Result<(), Box<dyn Error>> {
     let folder = Path::new(FOLDER);
     results.write(folder)?;
     fs::write(folder.join("RESULTS.md"), harness::report(results, Medium::File { plots: PLOTS }))?;
-    // All of them are drawn again: none is left of a case that has another name now.
+    // All of them are drawn again: none is left of a case that has another name now. The flame is not one of them.
     let plots = folder.join(PLOTS);
-    fs::remove_dir_all(&plots).or_else(|error| match error.kind() {
-        ErrorKind::NotFound => Ok(()),
-        _ => Err(error),
-    })?;
-    fs::create_dir(&plots)?;
+    fs::create_dir_all(&plots)?;
+    for file in fs::read_dir(&plots)? {
+        let path = file?.path();
+        if path != folder.join(flame::PICTURE) {
+            fs::remove_file(path)?;
+        }
+    }
     for plot in results.benches.iter().flat_map(BenchResult::plots) {
         fs::write(plots.join(format!("{}.svg", plot.file)), harness::draw(&plot))?;
     }
@@ -208,15 +219,8 @@ impl Wish {
     }
 }
 
-fn work(child: Part) -> Result<(), Box<dyn Error>> {
-    let (bench, case, entry, task, endpoint, units, bursts) = match child {
-        Part::Child { bench, case, entry, task, endpoint, units, bursts } => {
-            (bench, case, entry, task, endpoint, units, bursts)
-        }
-        Part::Export { part } => return Ok(export::work(&part)?),
-        Part::Scale(part) => return Ok(scale::work(&part)?),
-        Part::Service(part) => return Ok(service::work(&part)?),
-    };
+fn work(child: Child) -> Result<(), Box<dyn Error>> {
+    let Child { bench, case, entry, task, endpoint, units, bursts } = child;
     let entry = BENCHES
         .iter()
         .filter(|known| known.name == bench)

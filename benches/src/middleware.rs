@@ -112,9 +112,9 @@ pub(crate) const BENCH: Bench = Bench {
     sections: None,
 };
 
-const BARE: &str = "bare router";
-const IDENTITY: &str = "identity";
-const OURS: &str = "trace-axum";
+pub(crate) const BARE: &str = "bare router";
+pub(crate) const IDENTITY: &str = "identity";
+pub(crate) const OURS: &str = "trace-axum";
 const TOWER_HTTP: &str = "tower-http, nobody listening";
 const FASTRACE_AXUM: &str = "fastrace-axum";
 const INSTRUMENTATION_TOWER: &str = "opentelemetry-instrumentation-tower";

@@ -18,10 +18,10 @@ pub(crate) fn version() -> Option<String> {
 }
 
 /// A command that runs `program` under callgrind, which counts nothing but the thread that is inside [`collected`],
-/// and writes where the instructions went to `out`.
-pub(crate) fn command(program: &Path, out: &Path) -> Command {
+/// and writes where the instructions went to `out`, in more detail if there are options for it.
+pub(crate) fn command(program: &Path, out: &Path, options: &[&str]) -> Command {
     let mut command = Command::new("valgrind");
-    command.args(["--tool=callgrind", "--collect-atstart=no", "--dump-instr=no"]);
+    command.args(["--tool=callgrind", "--collect-atstart=no"]).args(options);
     command.arg("--toggle-collect=*callgrind::collected*");
     command.arg(format!("--callgrind-out-file={}", out.display()));
     command.arg(program);

@@ -28,7 +28,8 @@ use std::io;
 
 use serde::{Deserialize, Serialize};
 
-pub(crate) use child::{Collector, Subject, Task, run as work};
+pub(crate) use callgrind::{command as callgrind_command, instructions};
+pub(crate) use child::{COUNTED, Collector, Costs, Subject, Task, run as work};
 pub(crate) use compare::Comparison;
 pub(crate) use machine::Machine;
 pub(crate) use plot::draw;

@@ -120,7 +120,7 @@ impl Runner<'_> {
             _ => None,
         };
         let out = kept.as_deref().unwrap_or(Path::new("/dev/null"));
-        let mut command = callgrind::command(&self.program, out);
+        let mut command = callgrind::command(&self.program, out, &[]);
         self.arguments(&mut command, case, entry, "count");
         let output = command.output()?;
         let all = callgrind::instructions(&String::from_utf8_lossy(&output.stderr));
