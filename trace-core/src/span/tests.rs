@@ -1205,3 +1205,63 @@ fn contexts_that_are_kept_longer_than_their_spans_do_not_stop_spans() {
     tracer.spans();
     assert_eq!(queue.memory(), queue.memory_at_rest());
 }
+
+/// Writes a long text, and then panics.
+struct Explodes;
+
+impl fmt::Display for Explodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&"x".repeat(20_000))?;
+        panic!("in a Display")
+    }
+}
+
+#[test]
+fn attributes_that_are_set_after_a_panic_inside_one_of_them_arrive() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("careful").start();
+    let mut attributes = span.attributes().expect("it is recorded");
+    attributes.set(semconv::HTTP_ROUTE, "/before");
+    for key in [semconv::URL_QUERY, Key::new("shop.order")] {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            attributes.set(key, display(&Explodes));
+        }));
+        assert!(caught.is_err());
+        // The span has other memory than before.
+        attributes.set(semconv::URL_PATH, "/after");
+        attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, 200);
+    }
+    attributes.set("text", display(&"made"));
+    attributes.set(semconv::URL_SCHEME, "http");
+    drop(attributes);
+    span.set_attribute(semconv::SERVER_PORT, 80);
+    span.end();
+    let read = tracer.one();
+    for (key, value) in [
+        ("http.route", string("/before")),
+        ("url.path", string("/after")),
+        ("http.response.status_code", int(200)),
+        ("text", string("made")),
+        ("url.scheme", string("http")),
+        ("server.port", int(80)),
+    ] {
+        assert_eq!(attribute(&read.attributes, key), Some(&value), "{key}");
+    }
+    assert_eq!(read.attributes.len(), 6);
+}
+
+#[test]
+fn attributes_that_are_leaked_are_lost_and_nothing_else_is() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("leaky").attribute(semconv::HTTP_ROUTE, "/kept");
+    let mut leaked = span.attributes().expect("it is recorded");
+    leaked.set(semconv::URL_PATH, "/lost");
+    leaked.set(semconv::URL_QUERY, "lost=too");
+    std::mem::forget(leaked);
+    span.set_attribute(semconv::URL_PATH, "/set again");
+    span.end();
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "http.route"), Some(&string("/kept")));
+    assert_eq!(attribute(&read.attributes, "url.path"), Some(&string("/set again")));
+    assert_eq!(read.attributes.len(), 2);
+}
