@@ -1325,3 +1325,144 @@ fn an_attachment_that_is_leaked_costs_no_span() {
     );
     assert_eq!(tracer.stats().live, 0);
 }
+
+#[test]
+fn a_row_of_attributes_keeps_to_the_memory_of_its_span_wherever_that_ends() {
+    let tracer = Judged::with(|config| (config.limits.event_count, config.limits.link_count) = (0, 0));
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    let other = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::default(), true);
+    tracer.span("first").start().end();
+    tracer.spans();
+    let (_, pooled) = queue.memory();
+    let text = "x".repeat(200);
+    // The first attribute takes all but a little of the memory, so that the row meets the end of it at every byte.
+    for pad in 600..1000 {
+        let pad = "p".repeat(pad);
+        let mut span = tracer.span("row").attribute("pad", &pad);
+        let lengths = [3, 108, 109, 110, 0];
+        let keys = [
+            semconv::URL_PATH,
+            semconv::URL_QUERY,
+            semconv::URL_FULL,
+            semconv::HTTP_ROUTE,
+            semconv::ERROR_TYPE,
+        ];
+        let mut row = span.attributes().expect("it is recorded");
+        row.set(semconv::THREAD_ID, i64::MIN);
+        for (key, length) in keys.into_iter().zip(lengths) {
+            row.set(key, &text[..length]);
+        }
+        drop(row);
+        // All that an end may add.
+        span.set_attribute("", "dropped");
+        span.add_event("dropped", &[]);
+        span.add_link(other, &[]);
+        span.set_status(StatusCode::Error);
+        let (_, live) = queue.memory();
+        span.end();
+        assert!(queue.memory().1 <= live.max(pooled));
+        let read = tracer.one();
+        assert_eq!(attribute(&read.attributes, "pad"), Some(&string(&pad)));
+        assert_eq!(attribute(&read.attributes, "thread.id"), Some(&int(i64::MIN)));
+        for (key, length) in keys.into_iter().zip(lengths) {
+            assert_eq!(attribute(&read.attributes, key.as_str()), Some(&string(&text[..length])));
+        }
+        let counts = [read.dropped_attributes_count, read.dropped_events_count, read.dropped_links_count];
+        assert_eq!((counts, read.status.expect("an error").code), ([1; 3], 2));
+    }
+}
+
+/// How a row of attributes reaches its span.
+#[derive(Clone, Copy, Debug)]
+enum Through {
+    /// By its owner, who is alone.
+    Owner,
+    /// By its owner, while somebody else has its context.
+    SharedOwner,
+    /// By somebody else.
+    Other,
+}
+
+impl Owned {
+    /// What is left of the value under a limit of its length.
+    fn cut(&self, length: usize) -> Self {
+        let cut = |text: &str| text.chars().take(length).collect::<String>();
+        match self {
+            Self::Text(text) | Self::Formatted(text) => Self::Text(cut(text)),
+            Self::Bytes(bytes) => Self::Bytes(bytes[..bytes.len().min(length)].to_vec()),
+            Self::Texts(texts) => Self::Texts(texts.iter().map(|text| cut(text)).collect()),
+            other => other.clone(),
+        }
+    }
+}
+
+fn key() -> impl Strategy<Value = (String, bool)> {
+    prop_oneof![
+        // By its constant, and by its name.
+        8 => (0..semconv::ALL.len(), any::<bool>()).prop_map(|(key, known)| (semconv::ALL[key].as_str().to_owned(), known)),
+        6 => (0..90).prop_map(|key| (format!("k{key}"), false)),
+        2 => (100..130usize).prop_map(|length| ("k".repeat(length), false)),
+        1 => Just((String::new(), false)),
+    ]
+}
+
+fn row() -> impl Strategy<Value = (Through, String, Vec<((String, bool), Owned)>)> {
+    let through = prop_oneof![Just(Through::Owner), Just(Through::SharedOwner), Just(Through::Other)];
+    (through, "[a-zé]{0,150}", proptest::collection::vec((key(), value()), 0..60))
+}
+
+proptest! {
+    /// However attributes are set, as many are there as the limit allows, each once and with its last value, and all
+    /// others are counted.
+    #[test]
+    fn the_limits_of_attributes_hold_whatever_way_they_are_set(
+        count in proptest::sample::select(vec![0, 1, 2, 40, 41, 42, 63, 64, 65, 66, 100, 127, 128, 129, 200]),
+        length in proptest::sample::select(vec![0, 1, 119, 120, 121, 122, 150, usize::MAX]),
+        rows in proptest::collection::vec(row(), 0..6),
+    ) {
+        let tracer = Judged::with(|config| {
+            config.limits.attribute_count = count;
+            config.limits.attribute_value_length = (length < usize::MAX).then_some(length);
+        });
+        let mut span = tracer.span("start").start();
+        let (mut attributes, mut dropped) = (BTreeMap::new(), 0);
+        for (through, name, row) in &rows {
+            span.update_name(name);
+            let context = span.context().clone();
+            let theirs = match through {
+                Through::Owner => {
+                    drop(context);
+                    None
+                }
+                Through::SharedOwner | Through::Other => Some(context),
+            };
+            let mut ours = match through {
+                Through::Other => None,
+                Through::Owner | Through::SharedOwner => span.attributes(),
+            };
+            for ((name, known), value) in row {
+                let constant = semconv::ALL.iter().find(|key| *known && key.as_str() == name);
+                let key = constant.copied().unwrap_or(Key::new(name));
+                value.with(|value| match (&mut ours, &theirs) {
+                    (Some(ours), _) => ours.set(key, value),
+                    (None, Some(theirs)) => theirs.span().set_attribute(key, value),
+                    (None, None) => unreachable!("one of them writes"),
+                });
+                attributes.remove(name);
+                if attributes.len() < count && !name.is_empty() {
+                    attributes.insert(name.clone(), value.cut(length).judged());
+                } else {
+                    dropped += 1;
+                }
+            }
+        }
+        span.end();
+        let read = tracer.one();
+        let read_attributes: BTreeMap<_, _> =
+            read.attributes.iter().map(|kv| (kv.key.clone(), kv.value.clone().expect("a value"))).collect();
+        prop_assert_eq!(read_attributes.len(), read.attributes.len());
+        prop_assert_eq!(read_attributes, attributes);
+        prop_assert_eq!(read.dropped_attributes_count, dropped);
+        prop_assert_eq!(read.name, rows.last().map_or("start", |(_, name, _)| name));
+    }
+}
