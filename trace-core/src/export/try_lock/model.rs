@@ -27,7 +27,10 @@ fn whoever_has_the_lock_is_alone_and_sees_what_was_done_before() {
         Some(*value)
     }
 
-    loom::model(|| {
+    let mut model = loom::model::Builder::new();
+    // All of it takes five seconds, and minutes under AddressSanitizer: a thread is interrupted so often and no more.
+    model.preemption_bound = Some(3);
+    model.check(|| {
         let lock = Arc::new(TryLock::<u32>::default());
         let others = [Arc::clone(&lock), Arc::clone(&lock)].map(|lock| thread::spawn(move || count(&lock)));
         let mut counted = vec![count(&lock)];
