@@ -1396,7 +1396,10 @@ impl Owned {
     }
 }
 
-fn key() -> impl Strategy<Value = (String, bool)> {
+/// A key by its name, and whether it is set by its constant.
+type Named = (String, bool);
+
+fn key() -> impl Strategy<Value = Named> {
     prop_oneof![
         // By its constant, and by its name.
         8 => (0..semconv::ALL.len(), any::<bool>()).prop_map(|(key, known)| (semconv::ALL[key].as_str().to_owned(), known)),
@@ -1406,7 +1409,7 @@ fn key() -> impl Strategy<Value = (String, bool)> {
     ]
 }
 
-fn row() -> impl Strategy<Value = (Through, String, Vec<((String, bool), Owned)>)> {
+fn row() -> impl Strategy<Value = (Through, String, Vec<(Named, Owned)>)> {
     let through = prop_oneof![Just(Through::Owner), Just(Through::SharedOwner), Just(Through::Other)];
     (through, "[a-zé]{0,150}", proptest::collection::vec((key(), value()), 0..60))
 }

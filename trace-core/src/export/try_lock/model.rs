@@ -9,6 +9,7 @@ use loom::thread;
 
 use lock::TryLock;
 
+#[expect(clippy::duplicate_mod, reason = "it is the same lock, made of something else")]
 #[path = "lock.rs"]
 mod lock;
 
