@@ -49,7 +49,8 @@ pub trait Call {
         let _ = (span, trailers);
     }
 
-    /// The call is over. Called once, and only for a span that records, which ends after it.
+    /// The call is over. Called once, and only for a span that records, which ends after it. Where somebody catches a panic and
+    /// goes on polling, a head and trailers may still come before that. A panic in here is lost, if it is told of one.
     fn end(&mut self, span: &mut Span, ending: Ending<'_>);
 }
 
