@@ -55,7 +55,7 @@ macro_rules! keys {
     ($($(#[$doc:meta])* $constant:ident = $name:literal;)*) => {
         keys!(@ [] $($(#[$doc])* $constant = $name;)*);
         /// Every key above, in order: the place of a key is its bit.
-        static ALL: &[Key<'static>] = &[$($constant),*];
+        pub(crate) static ALL: &[Key<'static>] = &[$($constant),*];
 
         static BUCKETS: Buckets = Buckets::of(&[$($name),*]);
     };

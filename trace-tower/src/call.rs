@@ -49,7 +49,8 @@ pub trait Call {
         let _ = (span, trailers);
     }
 
-    /// The call is over. Called once, and only for a span that records, which ends after it.
+    /// The call is over. Called once, and only for a span that records, which ends after it. Where somebody catches a panic and
+    /// goes on polling, a head and trailers may still come before that. A panic in here is lost, if it is told of one.
     fn end(&mut self, span: &mut Span, ending: Ending<'_>);
 }
 
@@ -205,16 +206,17 @@ impl<C: Call> OpenCall<C> {
     /// Notes how the call ended, if it has not been noted.
     #[inline]
     pub(crate) fn note(&mut self, ending: Ending<'_>) {
-        if !self.over && self.span.is_recording() {
+        // Said first: also an end that panics is one.
+        let over = std::mem::replace(&mut self.over, true);
+        if !over && self.span.is_recording() {
             self.call.end(&mut self.span, ending);
         }
-        self.over = true;
     }
 
     /// Goes inside the call's span.
     #[inline]
     pub(crate) fn enter(&mut self) -> Inside<'_, C> {
-        Inside { span: self.span.attach(), call: &mut self.call, over: &mut self.over, left: false }
+        Inside { span: Some(self.span.attach()), call: &mut self.call, over: &mut self.over }
     }
 
     /// Does a part of the work of a call inside its span.
@@ -258,37 +260,40 @@ impl<C: Call> OpenCall<C> {
 /// The inside of a call's span, until it is left. A panic that passes is noted, and catching it is left to others: what
 /// was under way stays as it is, and is dropped by whoever has it, which is when the span ends.
 pub(crate) struct Inside<'a, C: Call> {
-    // Attached to the end: who notes a panic writes to a span that is current.
-    span: Attached<'a>,
+    /// None once it is left.
+    span: Option<Attached<'a>>,
     call: &'a mut C,
     over: &'a mut bool,
-    left: bool,
 }
 
 impl<C: Call> Inside<'_, C> {
     /// Goes back outside, where the work is done.
     #[inline]
     pub(crate) fn leave(mut self) {
-        self.left = true;
+        self.span = None;
     }
 }
 
 impl<C: Call> Drop for Inside<'_, C> {
     #[inline]
     fn drop(&mut self) {
-        if !self.left {
-            self.panicked();
+        if let Some(span) = self.span.take() {
+            self.panicked(span);
         }
     }
 }
 
-impl<C: Call> Inside<'_, C> {
+impl<'a, C: Call> Inside<'a, C> {
     #[cold]
-    fn panicked(&mut self) {
-        if !*self.over && self.span.is_recording() {
-            self.call.end(&mut self.span, Ending::Panicked(None));
+    fn panicked(&mut self, span: Attached<'a>) {
+        // Outside, as every ending is noted: inside, the span does not have its own context.
+        let span = span.detach();
+        let over = std::mem::replace(self.over, true);
+        if !over && span.is_recording() {
+            // A panic that meets another one ends the process.
+            let end = || self.call.end(span, Ending::Panicked(None));
+            let _ = panic::catch_unwind(AssertUnwindSafe(end));
         }
-        *self.over = true;
     }
 }
 

@@ -157,6 +157,25 @@ mod tests {
     }
 
     #[test]
+    fn a_copy_touches_what_it_is_of_and_no_byte_beside_it() {
+        for len in 0..=300 {
+            // Memory of exactly this length, so that AddressSanitizer sees a byte that is read beyond it.
+            let source: Box<[u8]> = (0..len).map(|byte| byte as u8).collect();
+            for before in 0..4 {
+                let mut out = vec![0xee; before + len + 40].into_boxed_slice();
+                // SAFETY: there are 40 bytes more than are written.
+                unsafe { copy(&source, out.as_mut_ptr().add(before)) };
+                assert_eq!(&out[before..before + len], &*source);
+                assert!(out[..before].iter().chain(&out[before + len..]).all(|byte| *byte == 0xee), "{len}");
+            }
+            let mut exact = vec![0; len].into_boxed_slice();
+            // SAFETY: there are as many bytes as are written.
+            unsafe { copy(&source, exact.as_mut_ptr()) };
+            assert_eq!(exact, source);
+        }
+    }
+
+    #[test]
     fn what_is_not_finished_is_not_part_of_the_vector() {
         let mut out = Vec::with_capacity(8);
         // SAFETY: three bytes are written.

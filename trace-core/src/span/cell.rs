@@ -279,7 +279,9 @@ impl Attributes<'_> {
 
     fn set_other(&mut self, key: Key<'_>, value: Value<'_>) {
         self.commit();
-        // The row is over, also where formatting the value panics: until there is a new one there is nothing to commit.
+        // The row is over, also where formatting the value panics and somebody catches it: its memory may be gone then. Until
+        // there is a new one nothing is written to it, and there is nothing to commit.
+        self.row = Row::NONE;
         let is_sole = std::mem::replace(&mut self.owned.is_sole, false);
         Owned { is_sole, ..self.owned }.set_attribute(key, value);
         self.owned.is_sole = is_sole;

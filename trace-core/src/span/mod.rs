@@ -18,7 +18,6 @@ mod span_ref;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::ops::{Deref, DerefMut};
 use std::pin::Pin;
 use std::task::{self, Poll};
 use std::time::SystemTime;
@@ -260,17 +259,18 @@ impl Span {
     /// middleware that has to know how it is left. The guard is to be dropped before whatever was attached earlier.
     ///
     /// ```
+    /// use trace_core::Context;
+    ///
     /// let mut span = trace_core::span("handle").start();
-    /// {
-    ///     let mut attached = span.attach();
-    ///     attached.set_attribute("shop.order", 7);
-    ///     // What starts here is a child of `handle`.
-    /// }
+    /// let attached = span.attach();
+    /// // What starts here is a child of `handle`, which is reached as everybody else reaches it.
+    /// Context::current().span().set_attribute("shop.order", 7);
+    /// attached.detach().set_attribute("shop.total", 70);
     /// ```
     #[inline]
     pub fn attach(&mut self) -> Attached<'_> {
         swap_current(&mut self.context);
-        Attached { span: self, not_send: PhantomData }
+        Attached { span: Some(self), not_send: PhantomData }
     }
 
     /// Runs a closure as the work of the span, which ends with it.
@@ -379,29 +379,29 @@ impl Recording {
 /// A span that is current on its thread until this is dropped, also by a panic: see [`Span::attach`].
 #[derive(Debug)]
 pub struct Attached<'a> {
-    span: &'a mut Span,
+    /// None once it is detached. Nobody gets to see it before: it has the context that was current, instead of its own, and who
+    /// put another span into its place would leave its context behind.
+    span: Option<&'a mut Span>,
     /// It belongs to its thread.
     not_send: PhantomData<*const ()>,
 }
 
-impl Deref for Attached<'_> {
-    type Target = Span;
-
-    fn deref(&self) -> &Span {
-        self.span
-    }
-}
-
-impl DerefMut for Attached<'_> {
-    fn deref_mut(&mut self) -> &mut Span {
-        self.span
+impl<'a> Attached<'a> {
+    /// The span, which is current no more.
+    #[inline]
+    pub fn detach(mut self) -> &'a mut Span {
+        let span = self.span.take().expect("it is detached once");
+        swap_current(&mut span.context);
+        span
     }
 }
 
 impl Drop for Attached<'_> {
     #[inline]
     fn drop(&mut self) {
-        swap_current(&mut self.span.context);
+        if let Some(span) = &mut self.span {
+            swap_current(&mut span.context);
+        }
     }
 }
 

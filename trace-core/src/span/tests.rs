@@ -320,7 +320,7 @@ impl Error for CardDeclined {}
 #[test]
 fn an_err_is_recorded_by_its_type_and_never_by_its_text() {
     let tracer = Judged::new();
-    let result: Result<(), _> = tracer.span("pay").try_in_scope(|| Err(CardDeclined("4111")));
+    let result: Result<(), _> = tracer.span("pay").try_in_scope(|| Err(CardDeclined("card 4111")));
     assert!(result.is_err());
     let result: Result<u8, CardDeclined> = tracer.span("pay").try_in_scope(|| Ok(1));
     assert_eq!(result.expect("a value"), 1);
@@ -328,7 +328,7 @@ fn an_err_is_recorded_by_its_type_and_never_by_its_text() {
     let type_name = std::any::type_name::<CardDeclined>();
     assert_eq!(attribute(&spans[0].attributes, "error.type"), Some(&string(type_name)));
     assert_eq!(spans[0].status.clone().expect("an error").message, "");
-    assert!(!format!("{spans:?}").contains("4111"));
+    assert!(!format!("{spans:?}").contains("card 4111"));
     assert_eq!(spans[1].status, None);
 }
 
@@ -1097,6 +1097,10 @@ fn spans_of_a_thread_whose_locals_are_gone_are_counted() {
         fn drop(&mut self) {
             if let Some(tracer) = self.0.take() {
                 tracer.span("late").attribute("k", display(&"v")).in_scope(|| span("below").start().end());
+                let mut late = tracer.span("late, too").start();
+                late.attach().detach().set_attribute(semconv::HTTP_ROUTE, "/late");
+                std::mem::forget(late.attach());
+                late.set_attribute(semconv::URL_PATH, "/late");
                 let _ = Context::current();
             }
         }
@@ -1116,7 +1120,7 @@ fn spans_of_a_thread_whose_locals_are_gone_are_counted() {
     thread.join().expect("no panic");
     let stats = tracer.stats();
     assert_eq!((stats.live, stats.dropped.total()), (0, 0), "{stats}");
-    assert!(tracer.spans().len() >= 4);
+    assert!(tracer.spans().len() >= 6);
 }
 
 #[test]
@@ -1204,4 +1208,264 @@ fn contexts_that_are_kept_longer_than_their_spans_do_not_stop_spans() {
     drop(kept);
     tracer.spans();
     assert_eq!(queue.memory(), queue.memory_at_rest());
+}
+
+/// Writes a long text, and then panics.
+struct Explodes;
+
+impl fmt::Display for Explodes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&"x".repeat(20_000))?;
+        panic!("in a Display")
+    }
+}
+
+#[test]
+fn attributes_that_are_set_after_a_panic_inside_one_of_them_arrive() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("careful").start();
+    let mut attributes = span.attributes().expect("it is recorded");
+    attributes.set(semconv::HTTP_ROUTE, "/before");
+    for key in [semconv::URL_QUERY, Key::new("shop.order")] {
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            attributes.set(key, display(&Explodes));
+        }));
+        assert!(caught.is_err());
+        // The span has other memory than before.
+        attributes.set(semconv::URL_PATH, "/after");
+        attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, 200);
+    }
+    attributes.set("text", display(&"made"));
+    attributes.set(semconv::URL_SCHEME, "http");
+    drop(attributes);
+    span.set_attribute(semconv::SERVER_PORT, 80);
+    span.end();
+    let read = tracer.one();
+    for (key, value) in [
+        ("http.route", string("/before")),
+        ("url.path", string("/after")),
+        ("http.response.status_code", int(200)),
+        ("text", string("made")),
+        ("url.scheme", string("http")),
+        ("server.port", int(80)),
+    ] {
+        assert_eq!(attribute(&read.attributes, key), Some(&value), "{key}");
+    }
+    assert_eq!(read.attributes.len(), 6);
+}
+
+#[test]
+fn attributes_that_are_leaked_are_lost_and_nothing_else_is() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("leaky").attribute(semconv::HTTP_ROUTE, "/kept");
+    let mut leaked = span.attributes().expect("it is recorded");
+    leaked.set(semconv::URL_PATH, "/lost");
+    leaked.set(semconv::URL_QUERY, "lost=too");
+    std::mem::forget(leaked);
+    span.set_attribute(semconv::URL_PATH, "/set again");
+    span.end();
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "http.route"), Some(&string("/kept")));
+    assert_eq!(attribute(&read.attributes, "url.path"), Some(&string("/set again")));
+    assert_eq!(read.attributes.len(), 2);
+}
+
+#[test]
+fn an_attached_span_is_current_and_has_its_own_context_again_when_it_is_detached() {
+    let tracer = Judged::new();
+    let mut outer = tracer.span("outer").start();
+    let mut inner = tracer.span("inner").start();
+    let (outer_ids, inner_ids) = (outer.span_context(), inner.span_context());
+    let outer_attached = outer.attach();
+    let inner_attached = inner.attach();
+    assert_eq!(Context::current_span_context(), inner_ids);
+    // Reached by others, while the span itself is not.
+    Context::current().span().set_attribute(semconv::HTTP_ROUTE, "/inside");
+    let inner = inner_attached.detach();
+    assert_eq!((inner.span_context(), Context::current_span_context()), (inner_ids, outer_ids));
+    inner.set_attribute(semconv::URL_PATH, "/outside");
+    drop(outer_attached);
+    assert_eq!((outer.span_context(), Context::current_span_context()), (outer_ids, None));
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        let _attached = outer.attach();
+        std::panic::resume_unwind(Box::new("on purpose"));
+    }));
+    assert!(panic.is_err());
+    assert_eq!((outer.span_context(), Context::current_span_context()), (outer_ids, None));
+    let read = tracer.spans();
+    assert!(read.is_empty(), "nothing has ended");
+}
+
+#[test]
+fn an_attachment_that_is_leaked_costs_no_span() {
+    let tracer = Judged::new();
+    let ours = tracer.0;
+    let thread = std::thread::spawn(move || {
+        let mut outer = ours.span("outer").start();
+        let outer_attached = outer.attach();
+        let mut inner = span("inner").start();
+        std::mem::forget(inner.attach());
+        inner.set_attribute(semconv::HTTP_ROUTE, "/inner");
+        inner.end();
+        span("below a span that has ended").start().end();
+        outer_attached.detach().set_attribute(semconv::HTTP_ROUTE, "/outer");
+        outer.end();
+    });
+    thread.join().expect("no panic");
+    let spans = tracer.spans();
+    let routes: Vec<_> =
+        spans.iter().map(|span| (span.name.as_str(), attribute(&span.attributes, "http.route"))).collect();
+    assert_eq!(
+        routes,
+        [
+            ("inner", Some(&string("/inner"))),
+            ("below a span that has ended", None),
+            ("outer", Some(&string("/outer"))),
+        ]
+    );
+    assert_eq!(tracer.stats().live, 0);
+}
+
+#[test]
+fn a_row_of_attributes_keeps_to_the_memory_of_its_span_wherever_that_ends() {
+    let tracer = Judged::with(|config| (config.limits.event_count, config.limits.link_count) = (0, 0));
+    let queue = &tracer.pipeline().expect("enabled").queue;
+    let other = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::default(), true);
+    tracer.span("first").start().end();
+    tracer.spans();
+    let (_, pooled) = queue.memory();
+    let text = "x".repeat(200);
+    // The first attribute takes all but a little of the memory, so that the row meets the end of it at every byte.
+    for pad in 600..1000 {
+        let pad = "p".repeat(pad);
+        let mut span = tracer.span("row").attribute("pad", &pad);
+        let lengths = [3, 108, 109, 110, 0];
+        let keys = [
+            semconv::URL_PATH,
+            semconv::URL_QUERY,
+            semconv::URL_FULL,
+            semconv::HTTP_ROUTE,
+            semconv::ERROR_TYPE,
+        ];
+        let mut row = span.attributes().expect("it is recorded");
+        row.set(semconv::THREAD_ID, i64::MIN);
+        for (key, length) in keys.into_iter().zip(lengths) {
+            row.set(key, &text[..length]);
+        }
+        drop(row);
+        // All that an end may add.
+        span.set_attribute("", "dropped");
+        span.add_event("dropped", &[]);
+        span.add_link(other, &[]);
+        span.set_status(StatusCode::Error);
+        let (_, live) = queue.memory();
+        span.end();
+        assert!(queue.memory().1 <= live.max(pooled));
+        let read = tracer.one();
+        assert_eq!(attribute(&read.attributes, "pad"), Some(&string(&pad)));
+        assert_eq!(attribute(&read.attributes, "thread.id"), Some(&int(i64::MIN)));
+        for (key, length) in keys.into_iter().zip(lengths) {
+            assert_eq!(attribute(&read.attributes, key.as_str()), Some(&string(&text[..length])));
+        }
+        let counts = [read.dropped_attributes_count, read.dropped_events_count, read.dropped_links_count];
+        assert_eq!((counts, read.status.expect("an error").code), ([1; 3], 2));
+    }
+}
+
+/// How a row of attributes reaches its span.
+#[derive(Clone, Copy, Debug)]
+enum Through {
+    /// By its owner, who is alone.
+    Owner,
+    /// By its owner, while somebody else has its context.
+    SharedOwner,
+    /// By somebody else.
+    Other,
+}
+
+impl Owned {
+    /// What is left of the value under a limit of its length.
+    fn cut(&self, length: usize) -> Self {
+        let cut = |text: &str| text.chars().take(length).collect::<String>();
+        match self {
+            Self::Text(text) | Self::Formatted(text) => Self::Text(cut(text)),
+            Self::Bytes(bytes) => Self::Bytes(bytes[..bytes.len().min(length)].to_vec()),
+            Self::Texts(texts) => Self::Texts(texts.iter().map(|text| cut(text)).collect()),
+            other => other.clone(),
+        }
+    }
+}
+
+/// A key by its name, and whether it is set by its constant.
+type Named = (String, bool);
+
+fn key() -> impl Strategy<Value = Named> {
+    prop_oneof![
+        // By its constant, and by its name.
+        8 => (0..semconv::ALL.len(), any::<bool>()).prop_map(|(key, known)| (semconv::ALL[key].as_str().to_owned(), known)),
+        6 => (0..90).prop_map(|key| (format!("k{key}"), false)),
+        2 => (100..130usize).prop_map(|length| ("k".repeat(length), false)),
+        1 => Just((String::new(), false)),
+    ]
+}
+
+fn row() -> impl Strategy<Value = (Through, String, Vec<(Named, Owned)>)> {
+    let through = prop_oneof![Just(Through::Owner), Just(Through::SharedOwner), Just(Through::Other)];
+    (through, "[a-zé]{0,150}", proptest::collection::vec((key(), value()), 0..60))
+}
+
+proptest! {
+    /// However attributes are set, as many are there as the limit allows, each once and with its last value, and all
+    /// others are counted.
+    #[test]
+    fn the_limits_of_attributes_hold_whatever_way_they_are_set(
+        count in proptest::sample::select(vec![0, 1, 2, 40, 41, 42, 63, 64, 65, 66, 100, 127, 128, 129, 200]),
+        length in proptest::sample::select(vec![0, 1, 119, 120, 121, 122, 150, usize::MAX]),
+        rows in proptest::collection::vec(row(), 0..6),
+    ) {
+        let tracer = Judged::with(|config| {
+            config.limits.attribute_count = count;
+            config.limits.attribute_value_length = (length < usize::MAX).then_some(length);
+        });
+        let mut span = tracer.span("start").start();
+        let (mut attributes, mut dropped) = (BTreeMap::new(), 0);
+        for (through, name, row) in &rows {
+            span.update_name(name);
+            let context = span.context().clone();
+            let theirs = match through {
+                Through::Owner => {
+                    drop(context);
+                    None
+                }
+                Through::SharedOwner | Through::Other => Some(context),
+            };
+            let mut ours = match through {
+                Through::Other => None,
+                Through::Owner | Through::SharedOwner => span.attributes(),
+            };
+            for ((name, known), value) in row {
+                let constant = semconv::ALL.iter().find(|key| *known && key.as_str() == name);
+                let key = constant.copied().unwrap_or(Key::new(name));
+                value.with(|value| match (&mut ours, &theirs) {
+                    (Some(ours), _) => ours.set(key, value),
+                    (None, Some(theirs)) => theirs.span().set_attribute(key, value),
+                    (None, None) => unreachable!("one of them writes"),
+                });
+                attributes.remove(name);
+                if attributes.len() < count && !name.is_empty() {
+                    attributes.insert(name.clone(), value.cut(length).judged());
+                } else {
+                    dropped += 1;
+                }
+            }
+        }
+        span.end();
+        let read = tracer.one();
+        let read_attributes: BTreeMap<_, _> =
+            read.attributes.iter().map(|kv| (kv.key.clone(), kv.value.clone().expect("a value"))).collect();
+        prop_assert_eq!(read_attributes.len(), read.attributes.len());
+        prop_assert_eq!(read_attributes, attributes);
+        prop_assert_eq!(read.dropped_attributes_count, dropped);
+        prop_assert_eq!(read.name, rows.last().map_or("start", |(_, name, _)| name));
+    }
 }

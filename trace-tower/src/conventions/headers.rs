@@ -117,4 +117,26 @@ mod tests {
         assert_eq!(lines(&headers, "baggage"), ["k=v"]);
         assert_eq!(lines(&headers, "b3"), ["0"]);
     }
+
+    #[test]
+    fn however_often_a_header_is_there_it_is_found_as_by_a_look_up() {
+        let names = ["traceparent", "tracestate", "baggage", "b3"];
+        // A header is there not at all, once, twice, three times.
+        for times in 0..4_usize.pow(4) {
+            let mut all = HeaderMap::new();
+            for line in 0..3 {
+                for (place, name) in names.into_iter().enumerate() {
+                    if times / 4_usize.pow(place as u32) % 4 > line {
+                        all.append(name, HeaderValue::try_from(format!("{name} {line}")).unwrap());
+                    }
+                }
+            }
+            let headers = RequestHeaders::new(&all);
+            for name in names {
+                let looked_up: Vec<_> = all.get_all(name).iter().map(|line| line.to_str().unwrap()).collect();
+                assert_eq!(lines(&headers, name), looked_up);
+                assert_eq!(lines(&headers, &name.to_uppercase()), looked_up);
+            }
+        }
+    }
 }

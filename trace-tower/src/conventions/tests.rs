@@ -48,6 +48,48 @@ fn a_server_is_read_from_an_authority() {
 }
 
 #[test]
+fn an_authority_is_read_from_its_end_as_it_would_be_from_its_beginning() {
+    /// What the grammar says, one character after the other.
+    fn from_the_beginning(text: &str) -> Option<(&str, Option<u16>)> {
+        let text = text.rsplit_once('@').map_or(text, |(_, text)| text);
+        let (host, rest) = match text.strip_prefix('[') {
+            Some(literal) => literal.split_once(']')?,
+            None => text.split_at(text.find(|letter| ":[]/".contains(letter)).unwrap_or(text.len())),
+        };
+        let port = match rest.strip_prefix(':') {
+            Some(digits) => digits.parse().ok().filter(|_| digits.len() <= 5 && !digits.starts_with('+')),
+            None if rest.is_empty() => None,
+            None => return None,
+        };
+        let is_host = !host.is_empty() && !host.contains(['[', ']', '/']);
+        is_host.then_some((host, port))
+    }
+
+    // All authorities of a few letters.
+    let letters = ['a', 'é', '0', '6', ':', '@', '[', ']', '/'];
+    let mut texts = vec![String::new()];
+    for length in 0..6 {
+        for at in 0..texts.len() {
+            if texts[at].chars().count() == length {
+                texts.extend(letters.map(|letter| format!("{}{letter}", texts[at])));
+            }
+        }
+    }
+    let hosts = ["a", "me@a", "me:80@a", "[::1]", "me@[::1]", "::1", "", "12345", "a:1", "a:123456"];
+    let ports =
+        ["0", "00", "00000", "000000", "65535", "65536", "99999", "100000", "655350", "+1", "-1", "8o", ""];
+    for host in hosts {
+        texts.extend(ports.map(|port| format!("{host}:{port}")));
+    }
+    for text in &texts {
+        let is_literal_of_letters = text.contains("[") && text.contains('é');
+        if !is_literal_of_letters {
+            assert_eq!(address(text), from_the_beginning(text), "{text:?}");
+        }
+    }
+}
+
+#[test]
 fn the_target_of_a_request_goes_before_its_host_and_forwarding_headers_are_not_read() {
     let mut headers = HeaderMap::new();
     headers.insert("x-forwarded-host", HeaderValue::from_static("spoofed.example"));
@@ -246,6 +288,13 @@ fn an_address_is_told_as_what_it_is() {
     assert_eq!(&*IpText::new(IpAddr::V4(v4)), "10.0.0.1");
     assert_eq!(&*IpText::new(IpAddr::V6(v4.to_ipv6_mapped())), "10.0.0.1");
     assert_eq!(&*IpText::new(IpAddr::V6(Ipv6Addr::LOCALHOST)), "::1");
+    for octet in 0..=255 {
+        for octets in [[octet, 0, 0, 0], [255, octet, 10, octet], [1, 99, octet, 100], [255, 255, 255, octet]]
+        {
+            let v4 = Ipv4Addr::from(octets);
+            assert_eq!(&*IpText::new(IpAddr::V4(v4)), v4.to_string());
+        }
+    }
     let longest = Ipv6Addr::from([0xabcd_u16; 8]);
     assert_eq!(&*IpText::new(IpAddr::V6(longest)), "abcd:abcd:abcd:abcd:abcd:abcd:abcd:abcd");
 }

@@ -11,7 +11,7 @@ use ::http::{HeaderMap, Method, Request, Response, StatusCode};
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tower::{Service, service_fn};
-use trace_core::{Span, TraceId, Tracer, Traces};
+use trace_core::{Span, SpanContext, TraceId, Tracer, Traces};
 
 use super::{ResponseBody, ServerTrace};
 use crate::call::{BoxError, Call, Ending, Protocol, RequestHead, ResponseHead};
@@ -22,12 +22,23 @@ struct Diary {
     tracer: Tracer,
     told: Arc<Mutex<Vec<String>>>,
     records: bool,
+    wants_panics: bool,
+    /// Whether it panics when it is told of an end.
+    explodes: bool,
+    span: Option<SpanContext>,
 }
 
 impl Diary {
     fn new() -> Self {
         static TRACES: LazyLock<Traces> = LazyLock::new(|| Tracer::builder().build());
-        Self { tracer: TRACES.tracer(), told: Arc::default(), records: true }
+        Self {
+            tracer: TRACES.tracer(),
+            told: Arc::default(),
+            records: true,
+            wants_panics: false,
+            explodes: false,
+            span: None,
+        }
     }
 
     fn told(&self) -> Vec<String> {
@@ -45,7 +56,8 @@ impl Protocol for Diary {
     fn start(&self, _: RequestHead<'_>) -> (Span, Self) {
         let span = self.tracer.span("call").root().start();
         let span = if self.records { span } else { Span::unrecorded(span.context().clone()) };
-        (span, self.clone())
+        let call = Self { span: span.span_context(), ..self.clone() };
+        (span, call)
     }
 }
 
@@ -58,14 +70,20 @@ impl Call for Diary {
         self.tell(format!("trailers {}", trailers.len()));
     }
 
+    fn wants_panics(&self) -> bool {
+        self.wants_panics
+    }
+
     fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
         assert!(span.is_recording());
+        assert_eq!(span.span_context(), self.span, "the span of the call, in its own context");
         let name = match ending {
             Ending::Complete => "complete".to_owned(),
             Ending::Upgraded => "upgraded".to_owned(),
             other => other.error_type().expect("an error").to_string(),
         };
         self.tell(name);
+        assert!(!self.explodes, "in the end");
     }
 }
 
@@ -379,6 +397,99 @@ fn a_panic_is_told_and_goes_on() {
     assert!(panics(|| read(body)));
     assert_eq!(diary.told(), ["head 200", "panic"]);
     assert!(traces.lock().unwrap().iter().all(Option::is_some), "dropped in the trace too");
+}
+
+/// The ways to be told of a panic.
+fn diaries() -> [Diary; 4] {
+    [(false, false), (false, true), (true, false), (true, true)].map(|(wants_panics, explodes)| Diary {
+        wants_panics,
+        explodes,
+        ..Diary::new()
+    })
+}
+
+fn panics<R>(f: impl FnOnce() -> R) -> bool {
+    catch_unwind(AssertUnwindSafe(f)).is_err()
+}
+
+/// A future, or a guard of one, that panics where it is told to.
+struct Bomb {
+    in_polls: usize,
+    in_drop: bool,
+}
+
+impl Future for Bomb {
+    type Output = Result<Response<Script>, io::Error>;
+
+    fn poll(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Self::Output> {
+        if let Some(left) = self.in_polls.checked_sub(1) {
+            self.in_polls = left;
+            panic!("in a poll");
+        }
+        Poll::Ready(Ok(Response::new(Script::new([Data("a"), Wait]))))
+    }
+}
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(!self.in_drop, "in a drop");
+    }
+}
+
+#[test]
+fn a_panic_is_told_once_and_meets_no_other_one() {
+    for diary in diaries() {
+        let bomb = |in_polls, in_drop| {
+            let inner = service_fn(move |_: Request<()>| Bomb { in_polls, in_drop });
+            ServerTrace::new(inner, diary.clone()).call(Request::new(()))
+        };
+        let told = || std::mem::take(&mut *diary.told.lock().unwrap());
+
+        type Answer = future::Ready<Result<Response<Script>, io::Error>>;
+        let inner = service_fn(|_: Request<()>| -> Answer { panic!("in the call") });
+        let mut service = ServerTrace::new(inner, diary.clone());
+        assert!(panics(|| service.call(Request::new(()))));
+        assert_eq!((told(), trace_here()), (vec!["panic".to_owned()], None));
+
+        // Polled again by somebody who does not mind, until there is an answer.
+        let mut call = Box::pin(bomb(2, false));
+        assert!(panics(|| poll(call.as_mut())));
+        assert_eq!((told(), trace_here()), (vec!["panic".to_owned()], None));
+        assert!(panics(|| poll(call.as_mut())));
+        let Poll::Ready(Ok(response)) = poll(call.as_mut()) else { panic!("the service is ready") };
+        read(response.into_body());
+        assert_eq!((told(), trace_here()), (vec!["head 200".to_owned()], None));
+        assert!(panics(|| poll(call.as_mut())), "polled after completion");
+        drop(call);
+        assert_eq!((told(), trace_here()), (vec![], None));
+
+        // The service's future panics when it is dropped: after its answer, after a panic, or before its end.
+        let mut call = Box::pin(bomb(0, true));
+        assert!(panics(|| poll(call.as_mut())));
+        drop(call);
+        assert_eq!((told(), trace_here()), (vec!["panic".to_owned()], None));
+        let mut call = Box::pin(bomb(1, true));
+        assert!(panics(|| poll(call.as_mut())));
+        assert!(panics(|| drop(call)));
+        assert_eq!((told(), trace_here()), (vec!["panic".to_owned()], None));
+        // Two panics at once are nobody's to mend.
+        let call = Box::pin(bomb(0, !diary.explodes));
+        assert!(panics(|| drop(call)));
+        assert_eq!(told(), ["cancelled"]);
+
+        // A body that panics twice, and is read to its end.
+        let body = Script::new([Data("a"), Panic, Panic, Data("b")]);
+        let mut body = Box::pin(respond(&diary, Method::GET, Response::new(body)).into_body());
+        assert!(poll_body(body.as_mut()).is_ready());
+        assert!(panics(|| poll_body(body.as_mut())));
+        assert!(panics(|| poll_body(body.as_mut())));
+        assert!(matches!(poll_body(body.as_mut()), Poll::Ready(Some(Ok(_)))));
+        assert!(matches!(poll_body(body.as_mut()), Poll::Ready(None)));
+        drop(body);
+        assert_eq!((told(), trace_here()), (vec!["head 200".to_owned(), "panic".to_owned()], None));
+    }
+    // A new span's trace begins here: nobody has left his own.
+    assert_eq!(trace_here(), None);
 }
 
 #[test]
