@@ -15,7 +15,7 @@ use crate::config::{Config, ConfigError, ExporterConfig, Report, SpanLimits};
 use crate::export::queue::{Queue, QueueLimits};
 use crate::export::{self, FlushError, WorkerHandle};
 use crate::propagation::Propagator;
-use crate::sampler::AnySampler;
+use crate::sampler::{AnySampler, Settled};
 use crate::span::{SpanBuilder, SpanName};
 use crate::telemetry::Stats;
 
@@ -23,6 +23,8 @@ pub(crate) struct Pipeline {
     pub(crate) queue: Queue,
     pub(crate) clock: Clock,
     pub(crate) sampler: AnySampler,
+    /// What the sampler need not be asked.
+    pub(crate) settled: Settled,
     pub(crate) limits: SpanLimits,
     /// Whether there is anybody to send spans to; if not, spans have ids and decisions, and nothing is recorded.
     pub(crate) records: bool,
@@ -53,6 +55,7 @@ impl Pipeline {
             queue: Queue::new(limits, 2 * cores),
             clock: Clock::new(),
             sampler: config.sampler.clone(),
+            settled: Settled::of(&config.sampler),
             limits: config.limits,
             records,
             enabled: !config.disabled,

@@ -21,6 +21,7 @@
 
 mod parent_based;
 mod ratio;
+mod settled;
 
 use std::fmt;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::{SpanContext, TraceId};
 
 pub use parent_based::ParentBased;
 pub use ratio::{InvalidRatio, TraceIdRatio};
+pub(crate) use settled::{ParentKind, Settled};
 
 /// Decides whether a span is recorded.
 ///

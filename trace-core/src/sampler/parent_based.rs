@@ -1,5 +1,6 @@
 //! The sampler that follows the parent's decision.
 
+use super::settled::ParentKind;
 use super::{AnySampler, Sampler, SamplingDecision, SamplingParameters};
 
 /// Follows the parent's decision, and asks another sampler where a trace starts.
@@ -64,19 +65,23 @@ impl ParentBased {
     }
 }
 
+impl ParentBased {
+    #[inline]
+    pub(super) const fn sampler_for(&self, parent: ParentKind) -> &AnySampler {
+        match parent {
+            ParentKind::None => &self.root,
+            ParentKind::RemoteSampled => &self.remote_sampled,
+            ParentKind::RemoteNotSampled => &self.remote_not_sampled,
+            ParentKind::LocalSampled => &self.local_sampled,
+            ParentKind::LocalNotSampled => &self.local_not_sampled,
+        }
+    }
+}
+
 impl Sampler for ParentBased {
     #[inline]
     fn should_sample(&self, parameters: &SamplingParameters<'_>) -> SamplingDecision {
-        let sampler = match parameters.parent {
-            None => &self.root,
-            Some(parent) => match (parent.is_remote(), parent.is_sampled()) {
-                (true, true) => &self.remote_sampled,
-                (true, false) => &self.remote_not_sampled,
-                (false, true) => &self.local_sampled,
-                (false, false) => &self.local_not_sampled,
-            },
-        };
-        sampler.should_sample(parameters)
+        self.sampler_for(ParentKind::of(parameters.parent.as_ref())).should_sample(parameters)
     }
 
     fn description(&self) -> String {

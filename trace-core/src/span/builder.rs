@@ -8,7 +8,7 @@ use crate::clock::{self, Anchor};
 use crate::context::{Carried, Context, SpanContext, TraceFlags, with_current};
 use crate::id::{self, SpanId};
 use crate::pipeline::{self, Pipeline, Tracer};
-use crate::sampler::SamplingParameters;
+use crate::sampler::{ParentKind, SamplingParameters};
 use crate::telemetry::DropReason;
 
 /// Begins a span below the current context; the global tracer ([`init`](crate::init)) serves where there is none.
@@ -181,8 +181,12 @@ impl<'a> SpanBuilder<'a> {
             }
         };
         let flags = if random { TraceFlags::RANDOM } else { TraceFlags::NONE };
-        let parameters = SamplingParameters::new(parent, trace_id, self.name, self.kind);
-        let sampled = pipeline.sampler.should_sample(&parameters).is_sampled();
+        let settled = pipeline.settled.decision(ParentKind::of(parent.as_ref()));
+        let decision = settled.unwrap_or_else(|| {
+            let parameters = SamplingParameters::new(parent, trace_id, self.name, self.kind);
+            pipeline.sampler.should_sample(&parameters)
+        });
+        let sampled = decision.is_sampled();
         let span_context = SpanContext::new(trace_id, span_id, flags.with_sampled(sampled), false);
         if !(sampled && pipeline.records) {
             if pipeline.records {
