@@ -77,7 +77,7 @@ pub(crate) fn summary(benches: &[BenchResult]) -> String {
 
 const HOW: &str = "\
 One unit of work each, in bursts of some 400 spans. *ns*: CPU time of the working thread, the quietest of the \
-repetitions, and their median. *to socket*: CPU time of the whole process until everything is sent, median. \
+repetitions, and their median. *to socket*: CPU time of the whole process for some 2 000 spans that are made and then sent, median. \
 Instructions are callgrind's, of the working thread; allocations are those of the working thread, by the system's \
 allocator. *attributes*: those of the span as it arrived at the collector. Ratios are of the working thread's time \
 unless they say *to socket*, each taken between neighbours in one repetition, and beside them stands that of the \

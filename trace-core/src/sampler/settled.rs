@@ -19,13 +19,8 @@ pub(crate) enum ParentKind {
 pub(crate) struct Settled([Option<SamplingDecision>; ParentKind::ALL.len()]);
 
 impl ParentKind {
-    const ALL: [Self; 5] = [
-        Self::LocalNotSampled,
-        Self::LocalSampled,
-        Self::RemoteNotSampled,
-        Self::RemoteSampled,
-        Self::None,
-    ];
+    const ALL: [Self; 5] =
+        [Self::LocalNotSampled, Self::LocalSampled, Self::RemoteNotSampled, Self::RemoteSampled, Self::None];
 
     #[inline]
     pub(crate) fn of(parent: Option<&SpanContext>) -> Self {
@@ -75,7 +70,9 @@ mod tests {
             AnySampler::AlwaysOn,
             AnySampler::AlwaysOff,
             AnySampler::default(),
-            ParentBased::new(ParentBased::new(AnySampler::AlwaysOff)).local_not_sampled(AnySampler::AlwaysOn).into(),
+            ParentBased::new(ParentBased::new(AnySampler::AlwaysOff))
+                .local_not_sampled(AnySampler::AlwaysOn)
+                .into(),
             ParentBased::new(ratio).remote_sampled(ratio).into(),
         ];
         let mut parents = vec![None];
