@@ -97,34 +97,24 @@ where
             (frame, is_last) = poll_inner(this.inner.as_mut(), cx);
             inside.leave();
         }
-        let Poll::Ready(frame) = frame else { return Poll::Pending };
-        match frame {
-            Some(Ok(frame)) => {
-                if let Some(data) = frame.data_ref() {
-                    *this.passed += data.remaining() as u64;
-                } else if let Some(trailers) = frame.trailers_ref()
-                    && open.span.is_recording()
-                {
-                    open.call.trailers(&mut open.span, trailers);
-                }
-                if is_last {
-                    open.note(Ending::Complete);
-                    *this.open = None;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(error)) => {
-                let error = error.into();
-                open.note(Ending::BodyError(&*error));
-                *this.open = None;
-                Poll::Ready(Some(Err(error)))
-            }
-            None => {
-                open.note(Ending::Complete);
-                *this.open = None;
-                Poll::Ready(None)
+        if let Poll::Ready(Some(Ok(frame))) = &frame {
+            if let Some(data) = frame.data_ref() {
+                *this.passed += data.remaining() as u64;
+            } else if let Some(trailers) = frame.trailers_ref()
+                && open.span.is_recording()
+            {
+                open.call.trailers(&mut open.span, trailers);
             }
         }
+        let frame = frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+        if is_last {
+            match &frame {
+                Poll::Ready(Some(Err(error))) => open.note(Ending::BodyError(&**error)),
+                _ => open.note(Ending::Complete),
+            }
+            *this.open = None;
+        }
+        frame
     }
 
     fn is_end_stream(&self) -> bool {
