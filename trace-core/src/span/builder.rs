@@ -143,7 +143,7 @@ impl<'a> SpanBuilder<'a> {
     ///
     /// # Errors
     /// Those of the future.
-    pub fn try_run<T, E, F>(self, future: F) -> impl Future<Output = Result<T, E>> + use<T, E, F>
+    pub fn try_run<T, E, F>(self, future: F) -> Run<impl Future<Output = Result<T, E>> + use<T, E, F>>
     where
         F: Future<Output = Result<T, E>>,
     {

@@ -302,13 +302,17 @@ impl Span {
     ///
     /// # Errors
     /// Those of the future.
-    pub async fn try_run<T, E>(self, future: impl Future<Output = Result<T, E>>) -> Result<T, E> {
-        let mut span = self;
-        let result = Inside { future: Some(future), span: &mut span }.await;
-        if let Err(error) = &result {
-            span.record_error(error);
-        }
-        result
+    pub fn try_run<T, E, F>(self, future: F) -> Run<impl Future<Output = Result<T, E>> + use<T, E, F>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        self.run(async move {
+            let result = future.await;
+            if let Err(error) = &result {
+                Context::current().span().record_error(error);
+            }
+            result
+        })
     }
 
     #[inline]
@@ -440,31 +444,6 @@ impl<F: Future> Future for Run<F> {
         // The span ends with its work, not when somebody drops this.
         drop(std::mem::replace(this.span, Span::inert(Context::new())));
         Poll::Ready(output)
-    }
-}
-
-pin_project! {
-    /// A future inside a span that outlives it.
-    struct Inside<'a, F> {
-        #[pin]
-        future: Option<F>,
-        span: &'a mut Span,
-    }
-
-    impl<F> PinnedDrop for Inside<'_, F> {
-        fn drop(this: Pin<&mut Self>) {
-            let mut this = this.project();
-            this.span.enter(|| this.future.set(None));
-        }
-    }
-}
-
-impl<F: Future> Future for Inside<'_, F> {
-    type Output = F::Output;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
-        this.span.enter(|| this.future.as_mut().as_pin_mut().expect("polled after completion").poll(cx))
     }
 }
 

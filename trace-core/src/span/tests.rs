@@ -1469,3 +1469,32 @@ proptest! {
         prop_assert_eq!(read.name, rows.last().map_or("start", |(_, name, _)| name));
     }
 }
+
+#[test]
+fn a_future_that_is_never_polled_is_dropped_in_its_span() {
+    /// Notes where it is dropped.
+    struct Guard<'a>(&'a std::cell::Cell<Option<SpanContext>>);
+    impl Drop for Guard<'_> {
+        fn drop(&mut self) {
+            self.0.set(Context::current_span_context());
+        }
+    }
+    let tracer = Judged::new();
+    let dropped_in = std::cell::Cell::new(None);
+    for is_tried in [false, true] {
+        let span = tracer.span("abandoned").start();
+        let ids = span.span_context();
+        let guard = Guard(&dropped_in);
+        let work = async move {
+            drop(guard);
+            Ok::<_, CardDeclined>(())
+        };
+        if is_tried {
+            drop(span.try_run(work));
+        } else {
+            drop(span.run(work));
+        }
+        assert_eq!(dropped_in.take(), ids, "{is_tried}");
+    }
+    assert_eq!(tracer.spans().len(), 2);
+}
