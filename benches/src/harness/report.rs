@@ -234,6 +234,7 @@ mod tests {
         assert_eq!(goal(&[0.4, 0.4, 0.4]), ["a ÷ b", "0.40", "0.40 – 0.40", "≤ 0.5", "met"]);
         assert_eq!(goal(&[0.4, 0.4, 0.7]), ["a ÷ b", "0.40", "0.40 – 0.55", "≤ 0.5", "**missed**"]);
         assert_eq!(goal(&[])[4], "not measured");
+        assert_eq!(goal(&[-0.4, 0.1, 0.2])[4], "not measured");
         let lost = goal_row(&Goal::figure("lost", "spans", &[0.0, 12.0], Some(0.0)));
         assert_eq!(lost, ["lost", "6", "3 – 9", "≤ 0 spans", "**missed**"]);
         assert_eq!(goal_row(&Goal::ratio("shown", &[0.4], None))[3..], ["", ""]);

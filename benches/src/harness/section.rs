@@ -97,6 +97,8 @@ impl Goal {
         match (self.at_most, self.measured) {
             (None, _) => Verdict::NotAsked,
             (Some(_), None) => Verdict::NotMeasured,
+            // What is compared is less than what disturbs it: nothing costs less than nothing.
+            (Some(_), Some(measured)) if measured.lower < 0.0 => Verdict::NotMeasured,
             (Some(at_most), Some(measured)) if measured.upper <= at_most => Verdict::Met,
             (Some(_), Some(_)) => Verdict::Missed,
         }
