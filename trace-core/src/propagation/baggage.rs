@@ -12,15 +12,22 @@ pub const BAGGAGE: &str = "baggage";
 /// [`Baggage::parse_lines`] says.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
-    match carrier.w3c_lines().baggage {
-        Lines::None => Baggage::new(),
+    extract_some(carrier).unwrap_or_default()
+}
+
+/// As [`extract`]; none where no member came.
+#[inline]
+pub(super) fn extract_some(carrier: &(impl Extractor + ?Sized)) -> Option<Baggage> {
+    let baggage = match carrier.w3c_lines().baggage {
+        Lines::None => return None,
         Lines::One(line) => Baggage::parse_line(line),
         Lines::Several => {
             let mut parser = BaggageParser::default();
             carrier.get_all(BAGGAGE, &mut |line| parser.line(line));
             parser.finish()
         }
-    }
+    };
+    (!baggage.is_empty()).then_some(baggage)
 }
 
 /// Sends baggage along. Without members nothing is sent, and what the carrier holds already stays.

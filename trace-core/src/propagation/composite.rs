@@ -5,7 +5,7 @@ use std::fmt;
 use super::carrier::Looked;
 use super::{Extractor, Injector, baggage, trace_context};
 use crate::config::PropagatorName;
-use crate::context::{Baggage, Context, SpanContext, TraceState};
+use crate::context::Context;
 
 /// The formats by which the context enters and leaves a process, in the order in which they are asked.
 ///
@@ -38,14 +38,6 @@ pub struct Propagator {
     formats: Vec<PropagatorName>,
 }
 
-/// What the formats found in a carrier.
-#[derive(Default)]
-struct Found {
-    span: Option<SpanContext>,
-    state: TraceState,
-    baggage: Baggage,
-}
-
 impl Propagator {
     /// No format: nothing is read, nothing is written (`OTEL_PROPAGATORS=none`).
     pub const fn none() -> Self {
@@ -69,23 +61,18 @@ impl Propagator {
     /// sent: see [`TraceState`] and [`Baggage`] for what is dropped beyond their limits.
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
         let carrier = &Looked::through(carrier);
-        let mut found = Found::default();
+        let (mut span, mut state, mut baggage) = (None, None, None);
         for format in &self.formats {
             match format {
                 PropagatorName::TraceContext => {
-                    if let Some((span, state)) = trace_context::extract(carrier) {
-                        found.span = Some(span);
-                        found.state = state;
+                    if let Some(found) = trace_context::extract_parts(carrier) {
+                        (span, state) = (Some(found.0), found.1);
                     }
                 }
-                PropagatorName::Baggage => found.baggage = baggage::extract(carrier),
+                PropagatorName::Baggage => baggage = baggage::extract_some(carrier),
             }
         }
-        match found.span {
-            Some(span) => Context::from_remote(span, found.state, found.baggage),
-            None if found.baggage.is_empty() => Context::new(),
-            None => Context::new().with_baggage(found.baggage),
-        }
+        Context::of_caller(span, state, baggage)
     }
 
     /// Sends the context along: the ids of its span, its tracestate and its baggage.

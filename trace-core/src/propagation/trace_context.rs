@@ -93,6 +93,15 @@ pub fn format(span: SpanContext) -> Traceparent {
 /// What a caller sent: its span, and the `tracestate` beside it; `None` if there is no valid `traceparent`.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, TraceState)> {
+    let (span, state) = extract_parts(carrier)?;
+    Some((span, state.unwrap_or_default()))
+}
+
+/// As [`extract`]; no `tracestate` where none came, or no valid one.
+#[inline]
+pub(super) fn extract_parts(
+    carrier: &(impl Extractor + ?Sized),
+) -> Option<(SpanContext, Option<TraceState>)> {
     let known = carrier.w3c_lines();
     let span = match known.traceparent {
         Lines::None => None,
@@ -102,7 +111,7 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, Trac
     // Without a valid traceparent, tracestate is not looked at.
     let span = span?;
     let state = match known.tracestate {
-        Lines::None => return Some((span, TraceState::empty())),
+        Lines::None => return Some((span, None)),
         Lines::One(line) => TraceState::parse_line(line),
         Lines::Several => {
             let mut state = TraceStateParser::default();
@@ -112,7 +121,7 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, Trac
         }
     };
     // A tracestate that is not valid does not affect traceparent.
-    Some((span, state.unwrap_or_default()))
+    Some((span, state.ok().filter(|state| !state.is_empty())))
 }
 
 /// More than one traceparent is none.

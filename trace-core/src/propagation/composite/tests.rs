@@ -4,7 +4,7 @@ use http::HeaderMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::context::TraceFlags;
+use crate::context::{Baggage, SpanContext, TraceFlags, TraceState};
 use crate::id::{SpanId, TraceId};
 
 const PARENT: &str = "00-12345678901234567890123456789012-1234567890123456-03";
