@@ -58,7 +58,7 @@ impl Propagator {
     /// What came with a request or a message; where nothing valid came, a context of no trace, in which a new one starts.
     ///
     /// Baggage counts without a trace. Nothing that a caller sends makes this fail, and the work is bounded, whatever was
-    /// sent: see [`TraceState`] and [`Baggage`] for what is dropped beyond their limits.
+    /// sent: see [`TraceState`](crate::TraceState) and [`Baggage`](crate::Baggage) for what is dropped beyond their limits.
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
         let carrier = &Looked::through(carrier);
         let (mut span, mut state, mut baggage) = (None, None, None);
