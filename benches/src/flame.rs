@@ -363,6 +363,8 @@ impl Flame {
         options.bgcolors = Some(flamegraph::color::BackgroundColor::Flat((255, 255, 255).into()));
         // The same names have the same colours when it is made again.
         options.deterministic = true;
+        // A picture, and not a program: what it shows is all there is, and none of it is written by others.
+        options.no_javascript = true;
         // In the order of the lines, which is taken to be from the last to the first.
         options.flame_chart = true;
         lines.reverse();
