@@ -68,10 +68,10 @@ impl Subject {
         (self.burst)(units, measure);
     }
 
-    fn warm_up(&self, units: usize) {
+    fn warm_up(&self, units: usize, time: Duration) {
         let start = Instant::now();
         let mut bursts = 0;
-        while bursts < WARM_UP || start.elapsed() < WARM_UP_TIME {
+        while bursts < WARM_UP || start.elapsed() < time {
             self.burst(units, &mut |work| work());
             (self.drain)();
             bursts += 1;
@@ -114,10 +114,14 @@ pub(crate) const COUNTED: usize = 4;
 /// Does one task and prints what it found.
 pub(crate) fn run(entry: &Entry, collector: &Collector, task: Task, units: usize, bursts: usize) {
     let subject = (entry.setup)(collector);
-    subject.warm_up(units);
     match task {
-        Task::Measure => println!("{}", measure(&subject, entry.threads, units, bursts).line()),
+        Task::Measure => {
+            subject.warm_up(units, WARM_UP_TIME);
+            println!("{}", measure(&subject, entry.threads, units, bursts).line());
+        }
         Task::Count => {
+            // By a number of bursts alone: how many there were before changes what is counted, where a table grows.
+            subject.warm_up(units, Duration::ZERO);
             for _ in 0..COUNTED {
                 subject.burst(units, &mut callgrind::collected);
                 (subject.drain)();

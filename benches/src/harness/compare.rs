@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
 use super::results::{BenchResult, Results};
+use super::statistics::{Count, Quartiles};
 
 /// What two runs disagree on, in sentences.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -23,7 +24,8 @@ enum Kind {
 }
 
 impl Kind {
-    /// How far a figure may be from the committed one, as a part of it.
+    /// How far a figure may be from the committed one, as a part of it, beyond what each of the two runs found by itself to vary:
+    /// a count that depends on a hash map's seed is never the same twice.
     fn tolerance(self) -> f64 {
         match self {
             Self::Instructions | Self::Allocations => 0.02,
@@ -41,26 +43,57 @@ impl Kind {
     }
 }
 
+/// What a run found out, and between what the process or the repetition had it lie: of counts all, of ratios the middle half.
+#[derive(Clone, Copy, Debug)]
+struct Compared {
+    kind: Kind,
+    least: f64,
+    middle: f64,
+    most: f64,
+}
+
+impl Compared {
+    fn count(kind: Kind, Count { least, median, most }: Count) -> Self {
+        Self { kind, least, middle: median, most }
+    }
+
+    fn ratio(Quartiles { lower, median, upper }: Quartiles) -> Self {
+        Self { kind: Kind::Ratio, least: lower, middle: median, most: upper }
+    }
+
+    fn agrees(&self, committed: &Self) -> bool {
+        let allowed = (committed.middle.abs() * self.kind.tolerance()).max(self.kind.granularity());
+        self.least <= committed.most + allowed && committed.least <= self.most + allowed
+    }
+}
+
+impl fmt::Display for Compared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { least, middle, most, .. } = self;
+        write!(f, "{middle}")?;
+        if least < most { write!(f, " ({least} to {most})") } else { Ok(()) }
+    }
+}
+
 impl Comparison {
     /// Compares what this run measured; benches that only the committed one asked are left out.
     pub(crate) fn of(committed: &Results, now: &Results) -> Self {
         let mut before = figures(committed.benches.iter().filter(|bench| is_in(now, bench)));
         let mut comparison = Self::default();
-        for (name, (kind, value)) in figures(now.benches.iter()) {
-            let Some((_, committed)) = before.remove(&name) else {
-                comparison.unmatched.push(format!("{name}: only now, {value}"));
+        for (name, now) in figures(now.benches.iter()) {
+            let Some(committed) = before.remove(&name) else {
+                comparison.unmatched.push(format!("{name}: only now, {}", now.middle));
                 continue;
             };
             comparison.compared += 1;
-            let allowed = (committed.abs() * kind.tolerance()).max(kind.granularity());
-            if (value - committed).abs() > allowed {
-                comparison.differing.push(format!("{name}: {value}, committed {committed}"));
+            if !now.agrees(&committed) {
+                comparison.differing.push(format!("{name}: {now}, committed {committed}"));
             }
         }
         let left = before.into_iter();
         comparison
             .unmatched
-            .extend(left.map(|(name, (_, value))| format!("{name}: only committed, {value}")));
+            .extend(left.map(|(name, figure)| format!("{name}: only committed, {}", figure.middle)));
         comparison
     }
 
@@ -89,27 +122,28 @@ fn is_in(results: &Results, bench: &BenchResult) -> bool {
 }
 
 /// All that can be compared, by a name that says where it stands in the report.
-fn figures<'a>(benches: impl Iterator<Item = &'a BenchResult>) -> BTreeMap<String, (Kind, f64)> {
+fn figures<'a>(benches: impl Iterator<Item = &'a BenchResult>) -> BTreeMap<String, Compared> {
     let mut figures = BTreeMap::new();
     for bench in benches {
-        let mut add = |part: &str, what: &str, kind, value: Option<f64>| {
+        let mut add = |part: &str, what: &str, found: Option<Compared>| {
             let name = format!("{}, {part}, {what}", bench.name);
-            figures.extend(value.map(|value| (name, (kind, value))));
+            figures.extend(found.map(|found| (name, found)));
         };
         for case in &bench.cases {
             for figure in &case.figures {
                 let what = |unit| format!("{}, {unit}", figure.entry);
-                add(&case.name, &what("instructions"), Kind::Instructions, figure.instructions);
-                add(&case.name, &what("allocations"), Kind::Allocations, figure.allocations);
+                let of = |kind| move |count| Compared::count(kind, count);
+                add(&case.name, &what("instructions"), figure.instructions.map(of(Kind::Instructions)));
+                add(&case.name, &what("allocations"), figure.allocations.map(of(Kind::Allocations)));
             }
             for ratio in &case.ratios {
-                add(&case.name, &ratio.what(), Kind::Ratio, ratio.measured.map(|measured| measured.median));
+                add(&case.name, &ratio.what(), ratio.measured.map(Compared::ratio));
             }
         }
         for section in &bench.sections {
             // What has a unit is a time or a load, or a loss that the goal itself judges.
             for goal in section.goals.iter().filter(|goal| goal.unit.is_empty()) {
-                add(&section.title, &goal.what, Kind::Ratio, goal.measured.map(|measured| measured.median));
+                add(&section.title, &goal.what, goal.measured.map(Compared::ratio));
             }
         }
     }
@@ -119,7 +153,6 @@ fn figures<'a>(benches: impl Iterator<Item = &'a BenchResult>) -> BTreeMap<Strin
 #[cfg(test)]
 mod tests {
     use super::super::results::{CaseResult, Figure, RatioResult};
-    use super::super::statistics::Quartiles;
     use super::super::{Clock, Goal, Machine, Section};
     use super::*;
 
@@ -130,8 +163,8 @@ mod tests {
             thread_ns_least: None,
             thread_ns: None,
             process_ns: None,
-            instructions,
-            allocations: Some(allocations),
+            instructions: instructions.and_then(|count| Count::of(&[count])),
+            allocations: Count::of(&[allocations]),
             bytes: None,
             attributes: None,
             failure: None,
@@ -190,6 +223,25 @@ mod tests {
         ];
         assert_eq!(comparison.differing, differing);
         assert!(!comparison.agrees());
+    }
+
+    #[test]
+    fn what_varies_by_itself_agrees_if_it_is_in_reach() {
+        let varying = |counts: &[f64], ratios: &[f64]| {
+            let mut results = results(None, 8.0, 0.5);
+            let case = &mut results.benches[0].cases[0];
+            case.figures[0].instructions = Count::of(counts);
+            case.ratios[0].measured = Quartiles::of(ratios);
+            results
+        };
+        let committed = varying(&[1000.0, 1100.0, 1200.0], &[0.4, 0.5, 0.6]);
+        assert!(Comparison::of(&committed, &varying(&[1215.0, 1300.0], &[0.62, 0.8])).agrees());
+        let far = Comparison::of(&committed, &varying(&[1225.0, 1300.0], &[0.7, 0.8]));
+        let differing = [
+            "span, root, trace-core ÷ fastrace: 0.75 (0.725 to 0.775), committed 0.5 (0.45 to 0.55)",
+            "span, root, trace-core, instructions: 1262.5 (1225 to 1300), committed 1100 (1000 to 1200)",
+        ];
+        assert_eq!(far.differing, differing);
     }
 
     #[test]

@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::results::{BenchResult, CaseResult, RatioResult, Results};
 use super::section::Verdict;
-use super::statistics::Quartiles;
+use super::statistics::{Count, Quartiles};
 use super::{Goal, Plot, Section};
 
 /// Where the text is read.
@@ -79,12 +79,19 @@ const HOW: &str = "\
 One unit of work each, in bursts of some 400 spans. *ns*: CPU time of the working thread, the quietest of the \
 repetitions, and their median. *to socket*: CPU time of the whole process for some 2 000 spans that are made and then sent, median. \
 Instructions are callgrind's, of the working thread; allocations are those of the working thread, by the system's \
-allocator. *attributes*: those of the span as it arrived at the collector. Ratios are of the working thread's time \
+allocator; where they are not the same in every process, the least and the most stand beside the median. *attributes*: those of the span as it arrived at the collector. Ratios are of the working thread's time \
 unless they say *to socket*, each taken between neighbours in one repetition, and beside them stands that of the \
 instructions; a goal is met when the upper quartile meets it.";
 
 fn of_bench(bench: &BenchResult) -> impl Iterator<Item = (String, Goal)> {
     bench.goals().into_iter().map(|(part, goal)| (format!("{}, {part}", bench.name), goal))
+}
+
+/// A part of an answer.
+pub(crate) fn section(section: &Section, medium: Medium) -> String {
+    let mut text = String::new();
+    add_section(&mut text, section, medium);
+    text
 }
 
 fn add_section(text: &mut String, section: &Section, medium: Medium) {
@@ -124,8 +131,8 @@ fn costs(case: &CaseResult) -> Vec<Vec<String>> {
             number(figure.thread_ns_least),
             number(figure.thread_ns.map(|ns| ns.median)),
             number(figure.process_ns.map(|ns| ns.median)),
-            number(figure.instructions),
-            fine(figure.allocations),
+            count(figure.instructions, number),
+            count(figure.allocations, fine),
             number(figure.bytes),
             number(figure.attributes.map(|number| number as f64)),
         ]
@@ -179,6 +186,20 @@ fn hundredths(value: f64) -> String {
 fn number(value: Option<f64>) -> String {
     value.map_or("–".to_owned(), |value| format!("{value:.0}"))
 }
+
+/// A count; where it is not that of every process, also the least and the most.
+fn count(count: Option<Count>, format: fn(Option<f64>) -> String) -> String {
+    let Some(Count { least, median, most }) = count else { return format(None) };
+    let text = format(Some(median));
+    if most - least <= median.abs() * COUNT_SPREAD {
+        text
+    } else {
+        format!("{text} ({} – {})", format(Some(least)), format(Some(most)))
+    }
+}
+
+/// Processes whose counts differ by less than this part of them count the same.
+const COUNT_SPREAD: f64 = 0.02;
 
 /// A number that is nearly always whole.
 fn fine(value: Option<f64>) -> String {

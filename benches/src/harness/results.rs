@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use super::child::Costs;
 use super::runner::{self, Answer, Measured};
-use super::statistics::{Quartiles, known, least, median};
+use super::statistics::{Count, Quartiles, known, least, median};
 use super::{Bar, Bench, Clock, Effort, Goal, Machine, Plot, PlotKind, Ratio, Section};
 
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -43,8 +43,8 @@ pub(crate) struct Figure {
     pub(crate) thread_ns_least: Option<f64>,
     pub(crate) thread_ns: Option<Quartiles>,
     pub(crate) process_ns: Option<Quartiles>,
-    pub(crate) instructions: Option<f64>,
-    pub(crate) allocations: Option<f64>,
+    pub(crate) instructions: Option<Count>,
+    pub(crate) allocations: Option<Count>,
     pub(crate) bytes: Option<f64>,
     pub(crate) attributes: Option<usize>,
     /// Why there is less than that.
@@ -194,8 +194,8 @@ impl Figure {
             thread_ns_least: known(quietest(measured) - base.map_or(0.0, quietest)),
             thread_ns: Quartiles::of(&thread_ns),
             process_ns: Quartiles::of(&added(|costs| costs.process_ns)),
-            instructions: instructions(measured, base).and_then(known),
-            allocations: known(median(&added(|costs| costs.allocations))),
+            instructions: Count::of(&instructions(measured, base)),
+            allocations: Count::of(&added(|costs| costs.allocations)),
             bytes: known(median(&added(|costs| costs.bytes))),
             attributes: measured.arrived.as_ref().map(|arrived| arrived.attributes),
             failure: measured.failure.clone(),
@@ -213,15 +213,15 @@ impl RatioResult {
         let ratios: Vec<f64> =
             pairs(of, base, clock).into_iter().zip(pairs(to, base, clock)).map(|(of, to)| of / to).collect();
         let counted = match ratio.clock {
-            Clock::Thread => instructions(of, base).zip(instructions(to, base)),
-            Clock::Process => None,
+            Clock::Thread => median(&instructions(of, base)) / median(&instructions(to, base)),
+            Clock::Process => f64::NAN,
         };
         Some(Self {
             of: ratio.of.to_owned(),
             to: ratio.to.to_owned(),
             clock: ratio.clock,
             measured: Quartiles::of(&ratios),
-            instructions: counted.and_then(|(of, to)| known(of / to)),
+            instructions: known(counted),
             at_most: ratio.at_most,
         })
     }
@@ -248,9 +248,10 @@ fn pairs(measured: &Measured, base: Option<&Measured>, of: fn(&Costs) -> f64) ->
     }
 }
 
-fn instructions(measured: &Measured, base: Option<&Measured>) -> Option<f64> {
-    let all = measured.instructions?;
-    base.map_or(Some(all), |base| Some(all - base.instructions?))
+/// Those of each process, less the base's: its median, because which of its processes would be taken from which is all the same.
+fn instructions(measured: &Measured, base: Option<&Measured>) -> Vec<f64> {
+    let base = base.map_or(0.0, |base| median(&base.instructions));
+    measured.instructions.iter().map(|all| all - base).collect()
 }
 
 /// Lower-case words with hyphens between them.

@@ -18,6 +18,22 @@ impl Quartiles {
     }
 }
 
+/// A count, which is the same wherever the code is, but for what depends on the process: the median, and between what all lie.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Count {
+    pub(crate) least: f64,
+    pub(crate) median: f64,
+    pub(crate) most: f64,
+}
+
+impl Count {
+    /// `None` if nothing was counted.
+    pub(crate) fn of(values: &[f64]) -> Option<Self> {
+        let [least, median, most] = [0.0, 0.5, 1.0].map(|part| known(quantile(values, part)));
+        Some(Self { least: least?, median: median?, most: most? })
+    }
+}
+
 /// A figure as it is kept, if there is one: what is beyond four places says nothing, and only makes files differ.
 pub(crate) fn known(value: f64) -> Option<f64> {
     value.is_finite().then(|| (value * 1e4).round() / 1e4)
