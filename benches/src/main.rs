@@ -16,6 +16,7 @@ mod middleware;
 mod propagation;
 mod scale;
 mod service;
+mod soak;
 mod span;
 
 use std::error::Error;
@@ -86,6 +87,8 @@ struct Wish {
 enum Command {
     /// Shows where the time of one traced request goes, in FLAME.md and a picture: needs perf and valgrind.
     Flame,
+    /// Runs a service for minutes whose collector fails at random, and writes SOAK.md.
+    Soak(soak::Wish),
     /// What the runner starts for each subject.
     #[command(hide = true)]
     Child(Child),
@@ -101,6 +104,9 @@ enum Command {
     /// What `service` starts.
     #[command(name = "child-service", hide = true)]
     Service(service::Part),
+    /// What `soak` starts.
+    #[command(name = "child-soak", hide = true)]
+    SoakPart(soak::Part),
 }
 
 #[derive(Debug, Args)]
@@ -118,6 +124,11 @@ fn main() -> Result<ExitCode, Box<dyn Error>> {
     let arguments = Arguments::parse();
     match arguments.command {
         Some(Command::Flame) => flame::write(Path::new(FOLDER)).map(|()| ExitCode::SUCCESS),
+        Some(Command::Soak(wish)) => {
+            let holds = soak::run(&wish, Path::new(FOLDER), PLOTS)?;
+            Ok(if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        }
+        Some(Command::SoakPart(part)) => Ok(soak::work(&part).map(|()| ExitCode::SUCCESS)?),
         Some(Command::Child(child)) => work(child).map(|()| ExitCode::SUCCESS),
         Some(Command::Export { part }) => Ok(export::work(&part).map(|()| ExitCode::SUCCESS)?),
         Some(Command::Scale(part)) => Ok(scale::work(&part).map(|()| ExitCode::SUCCESS)?),
@@ -166,12 +177,13 @@ fn write(results: &Results) -> Result<(), Box<dyn Error>> {
     let folder = Path::new(FOLDER);
     results.write(folder)?;
     fs::write(folder.join("RESULTS.md"), harness::report(results, Medium::File { plots: PLOTS }))?;
-    // All of them are drawn again: none is left of a case that has another name now. The flame is not one of them.
+    // All of them are drawn again: none is left of a case that has another name now. The flame and the soak have theirs.
     let plots = folder.join(PLOTS);
     fs::create_dir_all(&plots)?;
     for file in fs::read_dir(&plots)? {
         let path = file?.path();
-        if path != folder.join(flame::PICTURE) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if path != folder.join(flame::PICTURE) && !name.starts_with(soak::PICTURES) {
             fs::remove_file(path)?;
         }
     }

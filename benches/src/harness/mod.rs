@@ -33,7 +33,7 @@ pub(crate) use child::{COUNTED, Collector, Costs, Subject, Task, run as work};
 pub(crate) use compare::Comparison;
 pub(crate) use machine::Machine;
 pub(crate) use plot::draw;
-pub(crate) use report::{Medium, answer, heading, report, summary};
+pub(crate) use report::{Medium, answer, heading, report, section, summary};
 pub(crate) use results::{BenchResult, Results};
 pub(crate) use runner::{Callgrind, Effort};
 pub(crate) use running::Running;
