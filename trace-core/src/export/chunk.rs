@@ -168,16 +168,22 @@ impl Chunk {
 #[inline]
 fn fetch_for_writing(memory: &mut [MaybeUninit<u8>], bytes: usize) {
     const LINE: usize = 64;
-    for line in memory.chunks(LINE).take(bytes / LINE + 2) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a prefetch reads nothing and never faults; processors without it take it for none.
-        unsafe {
-            use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_ET0>(line.as_ptr().cast());
+    #[cfg(target_arch = "x86_64")]
+    {
+        // By addresses, because a slice that is cut anew for each line takes four times as many instructions.
+        let mut line = memory.as_ptr().cast::<i8>();
+        let end = line.wrapping_add(memory.len().min(bytes + LINE));
+        while line < end {
+            // SAFETY: a prefetch reads nothing and never faults; processors without it take it for none.
+            unsafe {
+                use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
+                _mm_prefetch::<_MM_HINT_ET0>(line);
+            }
+            line = line.wrapping_add(LINE);
         }
-        #[cfg(not(target_arch = "x86_64"))]
-        let _ = line;
     }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (memory, bytes);
 }
 
 impl Frame<'_> {
