@@ -141,12 +141,14 @@ fn tree_ours(collector: &Collector) -> Subject {
     let unit = move || {
         start_ours(tracer, request()).in_scope(|| {
             for rows in 0..10 {
-                let child = trace_core::span("SELECT orders")
-                    .kind(trace_core::SpanKind::Client)
-                    .scope(&SCOPE)
-                    .attribute(semconv::DB_SYSTEM_NAME, "postgresql")
-                    .attribute(semconv::DB_COLLECTION_NAME, "orders")
-                    .attribute(semconv::DB_RESPONSE_RETURNED_ROWS, rows);
+                let builder =
+                    trace_core::span("SELECT orders").kind(trace_core::SpanKind::Client).scope(&SCOPE);
+                let mut child = builder.start();
+                if let Some(mut attributes) = child.attributes() {
+                    attributes.set(semconv::DB_SYSTEM_NAME, "postgresql");
+                    attributes.set(semconv::DB_COLLECTION_NAME, "orders");
+                    attributes.set(semconv::DB_RESPONSE_RETURNED_ROWS, rows);
+                }
                 drop(child);
             }
         });
