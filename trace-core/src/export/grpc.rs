@@ -163,9 +163,16 @@ async fn tls_channel(config: &OtlpConfig, may_block: &MayBlock) -> Result<Channe
 fn endpoint(address: Uri, config: &OtlpConfig) -> Result<Endpoint, Problem> {
     let endpoint =
         Endpoint::from(address).user_agent(USER_AGENT).map_err(|error| setup(first_cause(&error)))?;
-    // A call that is given up leaves its connection to the channel, which would wait for it without end.
-    Ok(endpoint.connect_timeout(config.timeout))
+    Ok(endpoint
+        // A call that is given up leaves its connection to the channel, which would wait for it without end.
+        .connect_timeout(config.timeout)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES))
 }
+
+/// What a collector may send before we read it: HTTP/2's own default, and as much as we ever read of an answer. The
+/// library's default is megabytes, which a collector gone mad would fill beyond the pipeline's memory.
+const WINDOW_BYTES: u32 = 65_535;
 
 fn setup(text: impl Into<String>) -> Problem {
     Problem::new(ProblemKind::Setup, text)
