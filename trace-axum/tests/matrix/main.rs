@@ -78,6 +78,7 @@ fn main() -> ExitCode {
             Some(("partition", case)) => partition::child(case),
             _ => panic!("no such task: {task}"),
         }
+        backend::clean_up();
         return ExitCode::SUCCESS;
     }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
