@@ -11,7 +11,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::config::{Config, ConfigError, ExporterConfig, Report, SpanLimits};
+use crate::config::{Compression, Config, ConfigError, ExporterConfig, Report, SpanLimits};
 use crate::export::queue::{Queue, QueueLimits};
 use crate::export::{self, FlushError, WorkerHandle};
 use crate::propagation::Propagator;
@@ -41,10 +41,24 @@ pub(crate) struct Pipeline {
 const FINISHED: usize = 10;
 const LIVE: usize = 4;
 
+/// What a compressor takes, whatever it compresses: counted at an allocator, 310 KiB.
+const COMPRESSOR_BYTES: usize = 310 << 10;
+
+/// The part of the bound that compression takes before anything is divided; never more than half, because a bound that is
+/// lower than what it is for is a wish.
+fn compressor_bytes(config: &Config) -> usize {
+    match &config.exporter {
+        ExporterConfig::Otlp(otlp) if otlp.compression == Compression::Gzip => {
+            COMPRESSOR_BYTES.min(config.memory_bytes_max / 2)
+        }
+        _ => 0,
+    }
+}
+
 impl Pipeline {
     fn new(config: &Config, reports: Vec<Report>) -> &'static Self {
         let records = !config.disabled && !matches!(config.exporter, ExporterConfig::None);
-        let sixteenth = config.memory_bytes_max / 16;
+        let sixteenth = (config.memory_bytes_max - compressor_bytes(config)) / 16;
         let limits = QueueLimits {
             chunk_bytes_max: FINISHED * sixteenth,
             live_bytes_max: LIVE * sixteenth,

@@ -9,7 +9,7 @@ use std::net::{TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
 use trace_core::config::{Compression, ExporterConfig, OtlpConfig, Protocol};
-use trace_core::testing::{Behaviour, Collector};
+use trace_core::testing::{Behaviour, Collector, Names, Proxy, Traffic};
 use trace_core::{DropReason, FlushError, SpanId, Stats, Tracer, Traces};
 
 /// Longer than any test takes, so that what happens is not due to a timer.
@@ -476,5 +476,174 @@ fn a_host_that_has_no_name_is_told_and_costs_nothing_but_its_spans() {
             std::thread::yield_now();
         }
         rig.assert_all_dropped(DropReason::ShutDown);
+    }
+}
+
+/// The configuration for a collector that is found by this name.
+fn config_by_name(collector: &Collector, protocol: Protocol, names: &Names) -> OtlpConfig {
+    let mut config = config(collector, protocol);
+    let address =
+        if protocol == Protocol::Grpc { collector.grpc_address() } else { collector.http_address() };
+    names.point("collector.test", address.ip());
+    let path = config.endpoint.path();
+    config.endpoint = format!("http://collector.test:{}{path}", address.port()).parse().unwrap();
+    config.resolver = names.resolver();
+    config
+}
+
+#[test]
+fn name_servers_that_never_answer_hold_up_neither_flush_nor_shutdown_nor_recovery() {
+    each(PROTOCOLS, |protocol| {
+        let (collector, names) = (Collector::start_blocking().unwrap(), Names::new());
+        let mut config = config_by_name(&collector, protocol, &names);
+        names.hang("collector.test");
+        config.timeout = Duration::from_millis(50);
+        // Each attempt asks for the name, so that more of them hang than there are threads.
+        let mut rig = Rig::within(config, Duration::from_millis(400));
+        let start = Instant::now();
+        for _ in 0..4 {
+            rig.work(10);
+            assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+        }
+        rig.assert_all_dropped(DropReason::ExportFailed);
+        assert_eq!(names.asked("collector.test"), 2, "no more threads than two wait for it");
+        assert!(start.elapsed() < LONG / 2, "{:?}", start.elapsed());
+
+        // The name is found again: what hung gives way to what comes.
+        let there =
+            if protocol == Protocol::Grpc { collector.grpc_address() } else { collector.http_address() };
+        names.point("collector.test", there.ip());
+        while rig.traces.stats().exported == 0 {
+            rig.work(10);
+            let _ = rig.traces.blocking_flush(LONG);
+            assert!(start.elapsed() < LONG, "{}", rig.stats());
+        }
+        names.hang("collector.test");
+        collector.behave(Behaviour::Refuse);
+        rig.work(10);
+        let asked = names.asked("collector.test");
+        assert_eq!(rig.traces.blocking_flush(Duration::from_millis(1)), Err(FlushError::Timeout));
+        while names.asked("collector.test") == asked {
+            std::thread::yield_now();
+        }
+        let start = Instant::now();
+        assert!(rig.traces.blocking_shutdown(Duration::from_millis(200)).is_err());
+        assert!(start.elapsed() < Duration::from_secs(10), "{:?}", start.elapsed());
+        assert!(rig.stats().dropped.total() >= 50);
+    });
+}
+
+#[cfg(target_os = "linux")]
+#[test]
+fn a_collector_that_changes_its_address_is_found_by_its_name() {
+    for protocol in PROTOCOLS {
+        let (collector, names) = (Collector::start_blocking().unwrap(), Names::new());
+        let mut rig = Rig::new(config_by_name(&collector, protocol, &names));
+        for address in ["127.0.0.2", "127.0.0.3"] {
+            rig.work(100);
+            rig.traces.blocking_flush(LONG).unwrap();
+            let address = address.parse().unwrap();
+            collector.move_to(address).unwrap();
+            names.point("collector.test", address);
+        }
+        rig.work(100);
+        rig.traces.blocking_shutdown(LONG).unwrap();
+        rig.assert_all_exported(&collector);
+    }
+}
+
+#[test]
+fn nonsense_in_place_of_an_answer_is_an_answer_that_did_not_come() {
+    each(PROTOCOLS, |protocol| {
+        let collector = Collector::start_blocking().unwrap();
+        collector.behave(Behaviour::Garbage { bytes: 1 << 30 });
+        let mut rig = Rig::within(config(&collector, protocol), Duration::from_secs(2));
+        rig.work(100);
+        assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+        rig.assert_all_dropped(DropReason::OutcomeUnknown);
+
+        // Once is no harm.
+        collector.behave(Behaviour::Accept);
+        let mut rig = Rig::new(config(&collector, protocol));
+        collector.behave_once(Behaviour::Garbage { bytes: 1_000 });
+        rig.work(100);
+        rig.traces.blocking_shutdown(LONG).unwrap();
+        rig.assert_all_exported(&collector);
+    });
+}
+
+#[test]
+fn a_success_that_breaks_off_or_never_ends_is_counted_by_what_is_known_of_it() {
+    each(PROTOCOLS, |protocol| {
+        for behaviour in [Behaviour::BreakOff { after_bytes: 5 }, Behaviour::Flood { bytes: 1 << 30 }] {
+            let collector = Collector::start_blocking().unwrap();
+            collector.behave(behaviour.clone());
+            // Over HTTP the status has said it all before.
+            let succeeds = protocol == Protocol::HttpProtobuf && matches!(behaviour, Behaviour::Flood { .. });
+            let patience = if succeeds { LONG } else { Duration::from_secs(2) };
+            let mut rig = Rig::within(config(&collector, protocol), patience);
+            rig.work(100);
+            let flushed = rig.traces.blocking_flush(LONG);
+            let received: HashSet<SpanId> = collector.span_ids().into_iter().collect();
+            assert_eq!(received, rig.ids);
+            if succeeds {
+                assert_eq!(flushed, Ok(()));
+                assert_eq!(rig.stats().exported, 100);
+            } else {
+                assert_eq!(flushed, Err(FlushError::Failed));
+                rig.assert_all_dropped(DropReason::OutcomeUnknown);
+            }
+        }
+    });
+}
+
+#[test]
+fn a_network_that_is_slow_loses_or_stands_still_for_a_while_costs_no_span() {
+    let traffics = [
+        Traffic::Delayed(Duration::from_millis(50)),
+        Traffic::Lossy { percent: 20, seed: 3 },
+        Traffic::Stalled,
+        Traffic::OneWay,
+    ];
+    let cases = PROTOCOLS.into_iter().flat_map(|protocol| traffics.map(|traffic| (protocol, traffic)));
+    each(cases, |(protocol, traffic)| {
+        let collector = Collector::start_blocking().unwrap();
+        let mut config = config(&collector, protocol);
+        let behind =
+            if protocol == Protocol::Grpc { collector.grpc_address() } else { collector.http_address() };
+        let network = Proxy::start_blocking(behind).unwrap();
+        let path = config.endpoint.path();
+        config.endpoint = format!("http://{}{path}", network.address()).parse().unwrap();
+        let mut rig = Rig::new(config);
+        rig.work(100);
+        rig.traces.blocking_flush(LONG).unwrap();
+        network.set(traffic);
+        rig.work(5_000);
+        let _ = rig.traces.blocking_flush(Duration::from_millis(300));
+        network.set(Traffic::Flowing);
+        rig.traces.blocking_shutdown(LONG).unwrap();
+        rig.assert_all_exported(&collector);
+    });
+}
+
+#[test]
+fn a_network_that_is_cut_and_mended_costs_no_span() {
+    for protocol in PROTOCOLS {
+        let collector = Collector::start_blocking().unwrap();
+        let mut config = config(&collector, protocol);
+        let behind =
+            if protocol == Protocol::Grpc { collector.grpc_address() } else { collector.http_address() };
+        let network = Proxy::start_blocking(behind).unwrap();
+        let path = config.endpoint.path();
+        config.endpoint = format!("http://{}{path}", network.address()).parse().unwrap();
+        let mut rig = Rig::new(config);
+        rig.work(100);
+        rig.traces.blocking_flush(LONG).unwrap();
+        network.set(Traffic::Cut);
+        rig.work(100);
+        assert_eq!(rig.traces.blocking_flush(Duration::from_millis(100)), Err(FlushError::Timeout));
+        network.set(Traffic::Flowing);
+        rig.traces.blocking_shutdown(LONG).unwrap();
+        rig.assert_all_exported(&collector);
     }
 }

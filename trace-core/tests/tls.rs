@@ -229,3 +229,50 @@ fn a_certificate_that_comes_late_or_is_renewed_is_found_without_a_restart() {
         assert_eq!(secure.collector.span_ids().len(), 1);
     }
 }
+
+#[test]
+fn a_certificate_that_is_wrong_in_any_way_costs_its_spans_alone_and_a_right_one_is_trusted() {
+    let files = Files::new("wrong");
+    let (ours, foreign) = (Authority::new(), Authority::new());
+    let ca = files.write("ca.pem", &ours.0.pem());
+    let expired = {
+        let key = KeyPair::generate().unwrap();
+        let mut params = CertificateParams::new(["localhost".to_owned()]).unwrap();
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+        Identity { certificate: params.signed_by(&key, &ours.0).unwrap(), key }
+    };
+    let cases = [
+        (ours.identity("localhost"), true),
+        (foreign.identity("localhost"), false),
+        (ours.identity("elsewhere"), false),
+        (expired, false),
+    ];
+    for (identity, is_right) in cases {
+        let collector = Collector::builder()
+            .tls(identity.certificate.pem(), identity.key.serialize_pem())
+            .start_blocking()
+            .unwrap();
+        for protocol in PROTOCOLS {
+            let mut config = OtlpConfig::new(protocol);
+            config.endpoint = match protocol {
+                Protocol::Grpc => collector.grpc_endpoint(),
+                _ => format!("{}/v1/traces", collector.http_endpoint()),
+            }
+            .parse()
+            .unwrap();
+            config.certificate = Some(ca.clone());
+            if is_right {
+                assert_exports(config, &collector);
+            } else {
+                assert_does_not_export(config, &collector);
+            }
+        }
+    }
+}
+
+#[test]
+fn what_is_no_certificate_is_an_error_of_the_collector() {
+    let error = Collector::builder().tls("no certificate", "no key").start_blocking().unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
+}

@@ -60,6 +60,7 @@
 
 mod env;
 mod report;
+mod resolver;
 
 use std::ffi::OsString;
 use std::fmt;
@@ -72,6 +73,7 @@ use crate::resource::Resource;
 use crate::sampler::AnySampler;
 
 pub use report::{ConfigError, Report};
+pub use resolver::Resolver;
 
 /// What a time-out of 0 stands for: no limit, in practice the longest time that a 32-bit number of
 /// milliseconds holds (24.8 days), as the specification allows.
@@ -160,6 +162,8 @@ pub struct OtlpConfig {
     pub client_key: Option<PathBuf>,
     /// A PEM file with the certificates that belong to [`client_key`](Self::client_key). Default: none.
     pub client_certificate: Option<PathBuf>,
+    /// Who knows the address of the endpoint's host. Default: the system.
+    pub resolver: Resolver,
 }
 
 /// A way to carry OTLP.
@@ -290,6 +294,7 @@ impl OtlpConfig {
             certificate: None,
             client_key: None,
             client_certificate: None,
+            resolver: Resolver::system(),
         }
     }
 }
@@ -313,6 +318,7 @@ impl fmt::Debug for OtlpConfig {
             .field("certificate", &self.certificate)
             .field("client_key", &self.client_key)
             .field("client_certificate", &self.client_certificate)
+            .field("resolver", &self.resolver)
             .finish()
     }
 }

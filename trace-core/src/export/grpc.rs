@@ -18,6 +18,7 @@ use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tower::Service;
 
+use super::connect::{MayBlock, tcp_connector};
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
 use super::transport::{
@@ -39,6 +40,7 @@ pub(crate) struct Grpc {
     shown: String,
     /// The resource as the field of `ResourceSpans`.
     resource: Vec<u8>,
+    may_block: MayBlock,
     channel: Mutex<Option<Channel>>,
 }
 
@@ -53,7 +55,8 @@ struct Reply {
 
 impl Grpc {
     pub(crate) fn new(config: OtlpConfig, resource: Vec<u8>) -> Self {
-        Self { shown: shown(&config.endpoint), config, resource, channel: Mutex::new(None) }
+        let shown = shown(&config.endpoint);
+        Self { shown, config, resource, may_block: MayBlock::new(), channel: Mutex::new(None) }
     }
 
     async fn try_attempt(&self, parcel: &mut Parcel, deadline: Instant) -> Result<Attempt, Attempt> {
@@ -92,7 +95,7 @@ impl Grpc {
         if let Some(channel) = &*self.channel.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(channel.clone());
         }
-        let channel = connect_lazy(&self.config).await?;
+        let channel = connect_lazy(&self.config, &self.may_block).await?;
         *self.channel.lock().unwrap_or_else(PoisonError::into_inner) = Some(channel.clone());
         Ok(channel)
     }
@@ -122,31 +125,30 @@ fn prefix(wire: &super::message::Wire) -> Result<Bytes, Attempt> {
     Ok(prefix.freeze())
 }
 
-async fn connect_lazy(config: &OtlpConfig) -> Result<Channel, Problem> {
+async fn connect_lazy(config: &OtlpConfig, may_block: &MayBlock) -> Result<Channel, Problem> {
     tls::check(config)?;
-    let setup = |error: &dyn std::error::Error| Problem::new(ProblemKind::Setup, first_cause(error));
     if config.endpoint.scheme_str() != Some("https") {
-        let endpoint =
-            Endpoint::from(config.endpoint.clone()).user_agent(USER_AGENT).map_err(|error| setup(&error))?;
-        return Ok(endpoint.connect_lazy());
+        let endpoint = endpoint(config.endpoint.clone(), config)?;
+        return Ok(endpoint.connect_with_connector_lazy(tcp_connector(&config.resolver, may_block)));
     }
     #[cfg(feature = "tls")]
-    return tls_channel(config).await;
+    return tls_channel(config, may_block).await;
     #[cfg(not(feature = "tls"))]
-    Err(Problem::new(ProblemKind::Setup, "an https endpoint needs TLS"))
+    Err(setup("an https endpoint needs TLS"))
 }
 
 /// A channel with TLS of ours, so that HTTP and gRPC trust the same certificates, whatever features of `tonic` are on.
 #[cfg(feature = "tls")]
-async fn tls_channel(config: &OtlpConfig) -> Result<Channel, Problem> {
-    let setup = |text: String| Problem::new(ProblemKind::Setup, text);
+async fn tls_channel(config: &OtlpConfig, may_block: &MayBlock) -> Result<Channel, Problem> {
     let blocking = config.clone();
     // The system's certificates and those of the configuration are files.
-    let tls = tokio::task::spawn_blocking(move || tls::client_config(&blocking))
-        .await
-        .unwrap_or_else(|_| Err(setup("TLS panicked".to_owned())))?;
-    let https =
-        hyper_rustls::HttpsConnectorBuilder::new().with_tls_config(tls).https_only().enable_http2().build();
+    let made = may_block.run(move || tls::client_config(&blocking)).await;
+    let tls = made.unwrap_or_else(|| Err(setup("TLS panicked")))?;
+    let https = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_only()
+        .enable_http2()
+        .wrap_connector(tcp_connector(&config.resolver, may_block));
     let secure = config.endpoint.clone();
     // tonic would add TLS of its own to an `https` address, or refuse it for want of its feature; so it is told `http`, and
     // connects where we say.
@@ -154,11 +156,26 @@ async fn tls_channel(config: &OtlpConfig) -> Result<Channel, Problem> {
     let mut plain = config.endpoint.clone().into_parts();
     plain.scheme = Some(http::uri::Scheme::HTTP);
     let plain = Uri::from_parts(plain).map_err(|error| setup(error.to_string()))?;
-    let endpoint = Endpoint::from(plain)
-        .origin(config.endpoint.clone())
-        .user_agent(USER_AGENT)
-        .map_err(|error| setup(first_cause(&error)))?;
+    let endpoint = endpoint(plain, config)?.origin(config.endpoint.clone());
     Ok(endpoint.connect_with_connector_lazy(connector))
+}
+
+fn endpoint(address: Uri, config: &OtlpConfig) -> Result<Endpoint, Problem> {
+    let endpoint =
+        Endpoint::from(address).user_agent(USER_AGENT).map_err(|error| setup(first_cause(&error)))?;
+    Ok(endpoint
+        // A call that is given up leaves its connection to the channel, which would wait for it without end.
+        .connect_timeout(config.timeout)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(WINDOW_BYTES))
+}
+
+/// What a collector may send before we read it: HTTP/2's own default, and as much as we ever read of an answer. The
+/// library's default is megabytes, which a collector gone mad would fill beyond the pipeline's memory.
+const WINDOW_BYTES: u32 = 65_535;
+
+fn setup(text: impl Into<String>) -> Problem {
+    Problem::new(ProblemKind::Setup, text)
 }
 
 async fn call(mut channel: Channel, request: Request<Body>) -> Result<Reply, String> {

@@ -22,9 +22,9 @@ use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri};
 use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 
+use super::connect::{MayBlock, TcpConnector, tcp_connector};
 use super::message;
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
@@ -38,19 +38,21 @@ pub(crate) struct Http {
     shown: String,
     /// The resource as the field of `ResourceSpans`.
     resource: Vec<u8>,
+    may_block: MayBlock,
     client: Mutex<Option<Client>>,
 }
 
 type Client = legacy::Client<Connector, message::Body>;
 
 #[cfg(feature = "tls")]
-type Connector = hyper_rustls::HttpsConnector<HttpConnector>;
+type Connector = hyper_rustls::HttpsConnector<TcpConnector>;
 #[cfg(not(feature = "tls"))]
-type Connector = HttpConnector;
+type Connector = TcpConnector;
 
 impl Http {
     pub(crate) fn new(config: OtlpConfig, resource: Vec<u8>) -> Self {
-        Self { shown: shown(&config.endpoint), config, resource, client: Mutex::new(None) }
+        let shown = shown(&config.endpoint);
+        Self { shown, config, resource, may_block: MayBlock::new(), client: Mutex::new(None) }
     }
 
     async fn try_attempt(&self, parcel: &mut Parcel, deadline: Instant) -> Result<Attempt, Attempt> {
@@ -79,11 +81,11 @@ impl Http {
         if let Some(client) = &*self.client.lock().unwrap_or_else(PoisonError::into_inner) {
             return Ok(client.clone());
         }
-        let config = self.config.clone();
+        let (config, may_block) = (self.config.clone(), self.may_block.clone());
         // The system's certificates and those of the configuration are files.
-        let client = tokio::task::spawn_blocking(move || client(&config))
-            .await
-            .unwrap_or_else(|_| Err(Problem::new(ProblemKind::Setup, "the HTTP client panicked")))?;
+        let made = self.may_block.run(move || client(&config, &may_block)).await;
+        let client =
+            made.unwrap_or_else(|| Err(Problem::new(ProblemKind::Setup, "the HTTP client panicked")))?;
         *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client.clone());
         Ok(client)
     }
@@ -109,19 +111,15 @@ impl Transport for Http {
     }
 }
 
-fn client(config: &OtlpConfig) -> Result<Client, Problem> {
+fn client(config: &OtlpConfig, may_block: &MayBlock) -> Result<Client, Problem> {
     tls::check(config)?;
-    let mut connector = HttpConnector::new();
-    connector.set_nodelay(true);
+    let connector = tcp_connector(&config.resolver, may_block);
     #[cfg(feature = "tls")]
-    let connector = {
-        connector.enforce_http(false);
-        hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(tls::client_config(config)?)
-            .https_or_http()
-            .enable_http1()
-            .wrap_connector(connector)
-    };
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls::client_config(config)?)
+        .https_or_http()
+        .enable_http1()
+        .wrap_connector(connector);
     Ok(legacy::Client::builder(TokioExecutor::new())
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(IDLE_TIMEOUT)

@@ -8,6 +8,8 @@
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod batch;
 pub(crate) mod chunk;
+#[cfg(any(feature = "http", feature = "grpc"))]
+mod connect;
 mod console;
 #[cfg(test)]
 mod fixture;

@@ -300,14 +300,18 @@ impl Queue {
 
     /// Puts free chunks by, for bursts: a request's thread that has to make one asks the allocator, which may ask the system.
     pub(crate) fn stock_up(&self) {
-        let stock = STOCK_CHUNKS.min(self.limits.chunk_bytes_max / Chunk::MEMORY / 8);
-        while self.free.len() < stock {
+        while self.free.len() < self.stock_chunks() {
             let Some(chunk) = self.allocate_chunk(Chunk::MEMORY, Chunk::touched) else { return };
             if self.free.push(chunk).is_err() {
                 self.chunk_bytes.fetch_sub(Chunk::MEMORY, Ordering::Relaxed);
                 return;
             }
         }
+    }
+
+    /// How many free chunks are put by.
+    fn stock_chunks(&self) -> usize {
+        STOCK_CHUNKS.min(self.limits.chunk_bytes_max / Chunk::MEMORY / 8)
     }
 
     /// A sealed chunk, the oldest first. The caller counts its spans as taken and pending.
@@ -553,7 +557,7 @@ impl Queue {
         local_root: bool,
     ) -> Result<Box<Chunk>, DropReason> {
         let mut chunk = if Chunk::fits(span.len()) {
-            self.free.pop().or_else(|| self.allocate_chunk(Chunk::MEMORY, Chunk::new))
+            self.free_chunk()
         } else {
             debug_assert!(span.len() <= SPAN_BYTES_MAX);
             self.allocate_large_chunk(span.len())
@@ -563,6 +567,18 @@ impl Queue {
         let pushed = chunk.push(span, scope, local_root);
         debug_assert!(pushed, "an empty chunk was chosen by the span's size");
         Ok(chunk)
+    }
+
+    fn free_chunk(&self) -> Option<Box<Chunk>> {
+        let chunk = self.free.pop().or_else(|| self.allocate_chunk(Chunk::MEMORY, Chunk::new));
+        let may_grow =
+            || self.chunk_bytes.load(Ordering::Relaxed) + Chunk::MEMORY <= self.limits.chunk_bytes_max;
+        if self.free.len() < self.stock_chunks() / 2 && may_grow() {
+            // While a collector does not answer, no chunk comes back and none is worth waking the worker for; it puts
+            // new ones by before a request has to make them.
+            self.waker.wake();
+        }
+        chunk
     }
 
     fn uncount(&self) -> DropReason {
@@ -706,6 +722,47 @@ mod tests {
         drop(busy);
         assert_eq!(stats(), (0, 2));
         assert_eq!(queue.memory().0, 0);
+    }
+
+    #[test]
+    fn the_worker_is_woken_before_the_chunks_that_are_put_by_run_out_and_while_there_may_be_more() {
+        #[derive(Default)]
+        struct Woken(AtomicUsize);
+        impl std::task::Wake for Woken {
+            fn wake(self: std::sync::Arc<Self>) {
+                self.0.fetch_add(1, Ordering::Relaxed);
+            }
+        }
+        let queue = queue(1 << 20, 1);
+        queue.stock_up();
+        let stock = queue.free.len();
+        // Nobody waits for chunks: a batch is on its way, and hangs.
+        queue.wake_at(usize::MAX);
+        let woken = std::sync::Arc::new(Woken::default());
+        let waker = Waker::from(std::sync::Arc::clone(&woken));
+        let mut taken = 0;
+        while queue.memory().0 + Chunk::MEMORY <= 1 << 20 {
+            queue.register(&waker);
+            let before = woken.0.load(Ordering::Relaxed);
+            let free = queue.free.len();
+            queue.put(&[7; CHUNK_BYTES / 2], Scope::UNNAMED);
+            if queue.free.len() < free {
+                taken += 1;
+            }
+            if woken.0.load(Ordering::Relaxed) > before {
+                assert_eq!(queue.free.len(), stock / 2 - 1);
+                queue.stock_up();
+            }
+        }
+        assert!(taken > stock * 5, "{taken} chunks, none of them made by a request");
+        // There can be no more: nobody is woken for nothing.
+        let before = woken.0.load(Ordering::Relaxed);
+        for _ in 0..100 {
+            queue.register(&waker);
+            queue.put(&[7; CHUNK_BYTES / 2], Scope::UNNAMED);
+        }
+        assert_eq!(woken.0.load(Ordering::Relaxed), before);
+        assert_eq!(queue.memory().0 / Chunk::MEMORY, (1 << 20) / Chunk::MEMORY);
     }
 
     /// A queue of so many slots, and room for so many bytes of chunks.

@@ -1,22 +1,20 @@
 //! The receiver as a test sees it: where it listens, what came, what it is told to do.
-//!
-//! It lives on a thread and a runtime of its own, because a test may block its only thread (`#[tokio::test]` has one)
-//! while the exporter under test waits for an answer.
 
 use std::collections::HashMap;
 use std::fmt::{self, Write as _};
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use http::HeaderMap;
-use tokio::runtime::{self, Handle};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use super::behaviour::{Behaviour, Plan};
-use super::serve::{self, Door};
+use super::door::{Door, Given};
+use super::serve;
+use super::stage::Stage;
+use super::tls::Tls;
 use crate::SpanId;
 use crate::otlp::{SpanData, TraceTree};
 
@@ -41,11 +39,14 @@ use crate::otlp::{SpanData, TraceTree};
 /// ```
 pub struct Collector {
     shared: Arc<Shared>,
+    doors: Arc<Doors>,
+    scheme: &'static str,
+    stage: Stage,
+}
+
+struct Doors {
     http: Door,
     grpc: Door,
-    runtime: Handle,
-    stop: Option<oneshot::Sender<()>>,
-    thread: Option<thread::JoinHandle<()>>,
 }
 
 /// Where a [`Collector`] listens, and where its spans go.
@@ -53,6 +54,9 @@ pub struct CollectorBuilder {
     http: SocketAddr,
     grpc: SocketAddr,
     deliver: Option<Deliver>,
+    /// A certificate's chain and its key, in PEM.
+    #[cfg(feature = "tls")]
+    certificate: Option<(String, String)>,
 }
 
 type Deliver = Box<dyn Fn(Vec<SpanData>) + Send + Sync>;
@@ -115,50 +119,119 @@ impl Collector {
     /// A collector with addresses of your own, or one that passes its spans on.
     pub fn builder() -> CollectorBuilder {
         let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
-        CollectorBuilder { http: loopback, grpc: loopback, deliver: None }
+        CollectorBuilder {
+            http: loopback,
+            grpc: loopback,
+            deliver: None,
+            #[cfg(feature = "tls")]
+            certificate: None,
+        }
     }
 
-    /// `http://127.0.0.1:<port>`: what `OTEL_EXPORTER_OTLP_ENDPOINT` is for `http/protobuf`.
+    /// `http://127.0.0.1:<port>`: what `OTEL_EXPORTER_OTLP_ENDPOINT` is for `http/protobuf`. With TLS it is
+    /// `https://localhost:<port>`.
     pub fn http_endpoint(&self) -> String {
-        format!("http://{}", self.http.address())
+        self.endpoint(self.http_address())
     }
 
-    /// `http://127.0.0.1:<port>`: what `OTEL_EXPORTER_OTLP_ENDPOINT` is for `grpc`.
+    /// `http://127.0.0.1:<port>`: what `OTEL_EXPORTER_OTLP_ENDPOINT` is for `grpc`. With TLS it is
+    /// `https://localhost:<port>`.
     pub fn grpc_endpoint(&self) -> String {
-        format!("http://{}", self.grpc.address())
+        self.endpoint(self.grpc_address())
+    }
+
+    fn endpoint(&self, address: SocketAddr) -> String {
+        match self.scheme {
+            "https" => format!("https://localhost:{}", address.port()),
+            scheme => format!("{scheme}://{address}"),
+        }
     }
 
     /// The address of the HTTP port.
     pub fn http_address(&self) -> SocketAddr {
-        self.http.address()
+        self.doors.http.address()
     }
 
     /// The address of the gRPC port.
     pub fn grpc_address(&self) -> SocketAddr {
-        self.grpc.address()
+        self.doors.grpc.address()
     }
 
     /// From now on the collector does this with every request, also on connections that are open. What was told to
-    /// [`behave_once`](Self::behave_once) and has not happened yet is forgotten; a request that hangs already goes on
-    /// hanging.
+    /// [`behave_once`](Self::behave_once) and has not happened yet is forgotten, and so is what it
+    /// [plays](Self::play); a request that hangs already goes on hanging.
     ///
     /// # Blocking
-    /// For [`Behaviour::Refuse`], and for what follows it, until the ports are closed and open again: microseconds.
+    /// For [`Behaviour::Refuse`] and [`Behaviour::Freeze`], and for what follows them, until the ports are so:
+    /// microseconds.
     pub fn behave(&self, behaviour: Behaviour) {
-        let (was, is) = {
+        let orders = {
             let mut state = self.shared.lock();
-            let was = state.plan.refuses();
-            state.plan.stand(behaviour);
-            (was, state.plan.refuses())
+            state.turn += 1;
+            state.stand(behaviour, &self.doors)
         };
-        if was != is {
-            self.http.set_open(!is);
-            self.grpc.set_open(!is);
+        for order in orders.into_iter().flatten() {
+            // A port that cannot be had again shows in every request that follows.
+            let _ = order.wait();
         }
     }
 
+    /// From now on the collector behaves as the schedule says, each time for so long, by a clock of its own; when the
+    /// schedule is over it goes on as it was told last. Another `play`, or [`behave`](Self::behave), ends it.
+    ///
+    /// ```
+    /// # use std::time::Duration;
+    /// # use trace_core::testing::{Behaviour, Collector};
+    /// # async fn example() -> std::io::Result<()> {
+    /// let collector = Collector::start().await?;
+    /// // Away for a second.
+    /// collector.play([(Behaviour::Refuse, Duration::from_secs(1)), (Behaviour::Accept, Duration::ZERO)]);
+    /// // Well and ill in turn, at random.
+    /// collector.play(Behaviour::flapping(7, Duration::from_millis(100)));
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn play<S>(&self, schedule: S)
+    where
+        S: IntoIterator<Item = (Behaviour, Duration), IntoIter: Send + 'static>,
+    {
+        let (shared, doors) = (Arc::clone(&self.shared), Arc::clone(&self.doors));
+        let turn = {
+            let mut state = shared.lock();
+            state.turn += 1;
+            state.turn
+        };
+        let schedule = schedule.into_iter();
+        self.stage.handle().spawn(async move {
+            for (behaviour, pause) in schedule {
+                {
+                    let mut state = shared.lock();
+                    if state.turn != turn {
+                        return;
+                    }
+                    state.stand(behaviour, &doors);
+                }
+                tokio::time::sleep(pause).await;
+            }
+        });
+    }
+
+    /// Goes to another address, and keeps its ports: connections are closed, and new ones refused where it was. On
+    /// Linux, every address in 127.0.0.0/8 will do. [`Names`](super::Names) lets a sender find it by name.
+    ///
+    /// # Errors
+    /// A port is taken there, or the address is none of this machine's.
+    ///
+    /// # Blocking
+    /// Until it is there: microseconds.
+    pub fn move_to(&self, address: IpAddr) -> io::Result<()> {
+        self.doors.http.move_to(address).wait()?;
+        self.doors.grpc.move_to(address).wait()
+    }
+
     /// The next request for which nothing is planned yet is treated like this; those after it as before. A single
-    /// request cannot be refused: for [`Behaviour::Refuse`] its connection is reset.
+    /// request cannot be refused, nor find everything frozen: for [`Behaviour::Refuse`] its connection is reset, for
+    /// [`Behaviour::Freeze`] it is not answered.
     pub fn behave_once(&self, behaviour: Behaviour) {
         self.shared.lock().plan.once(behaviour);
     }
@@ -171,6 +244,12 @@ impl Collector {
     /// The id of every span that was kept, in the order of arrival; one that came twice is here twice.
     pub fn span_ids(&self) -> Vec<SpanId> {
         self.shared.lock().spans.iter().map(|span| span.span_id).collect()
+    }
+
+    /// The id of every span that came, in the order of arrival, whether it was kept or not: what the collector *may*
+    /// have, from where a sender stands that got no answer.
+    pub fn seen_span_ids(&self) -> Vec<SpanId> {
+        self.shared.lock().seen.clone()
     }
 
     /// The traces that the spans so far make up, the one that came first at the front.
@@ -187,6 +266,7 @@ impl Collector {
     pub fn clear(&self) {
         let mut state = self.shared.lock();
         state.spans.clear();
+        state.seen.clear();
         state.requests.clear();
     }
 
@@ -216,7 +296,7 @@ impl Collector {
     ) -> Result<Vec<SpanData>, WaitError> {
         // The collector's own clock runs even where the caller has none, or has stopped it.
         let deadline = {
-            let _timer = self.runtime.enter();
+            let _timer = self.stage.handle().enter();
             tokio::time::sleep(timeout)
         };
         tokio::pin!(deadline);
@@ -285,21 +365,11 @@ impl Collector {
     }
 }
 
-impl Drop for Collector {
-    fn drop(&mut self) {
-        self.stop.take();
-        if let Some(thread) = self.thread.take() {
-            // Its panic, if there was one, has been printed on its own thread.
-            let _ = thread.join();
-        }
-    }
-}
-
 impl fmt::Debug for Collector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Collector")
-            .field("http", &self.http.address())
-            .field("grpc", &self.grpc.address())
+            .field("http", &self.http_address())
+            .field("grpc", &self.grpc_address())
             .field("spans", &self.shared.lock().spans.len())
             .finish_non_exhaustive()
     }
@@ -325,10 +395,18 @@ impl CollectorBuilder {
         self
     }
 
+    /// Speaks TLS on both ports, as whom this certificate names: its chain, the server's own first, and its key, both in
+    /// PEM. Whom the sender trusts is the sender's affair, so that a certificate can be wrong in every way.
+    #[cfg(feature = "tls")]
+    pub fn tls(mut self, certificate: impl Into<String>, key: impl Into<String>) -> Self {
+        self.certificate = Some((certificate.into(), key.into()));
+        self
+    }
+
     /// Starts the collector.
     ///
     /// # Errors
-    /// An address could not be bound, or no thread started.
+    /// An address could not be bound, or no thread started, or a certificate cannot be read.
     pub async fn start(self) -> io::Result<Collector> {
         self.start_blocking()
     }
@@ -336,37 +414,39 @@ impl CollectorBuilder {
     /// The same where no runtime is.
     ///
     /// # Errors
-    /// An address could not be bound, or no thread started.
+    /// An address could not be bound, or no thread started, or a certificate cannot be read.
     pub fn start_blocking(self) -> io::Result<Collector> {
         let shared = Arc::new(Shared {
-            state: Mutex::new(State { plan: Plan::new(), spans: Vec::new(), requests: Vec::new() }),
+            state: Mutex::default(),
             arrival: Notify::new(),
             blocking_arrival: Condvar::new(),
             deliver: self.deliver,
         });
-        let runtime = runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let handle = runtime.handle().clone();
+        #[cfg(feature = "tls")]
+        let certificate = self.certificate;
+        #[cfg(not(feature = "tls"))]
+        let certificate: Option<(String, String)> = None;
+        let stage = Stage::start("otlp-collector")?;
         let open = |address, protocol| {
+            let tls = match &certificate {
+                Some((certificate, key)) => Some(Tls::new(certificate, key, protocol)?),
+                None => None,
+            };
             let listener = TcpListener::bind(address)?;
-            let _reactor = handle.enter();
-            serve::open(listener, protocol, Arc::clone(&shared))
+            let _reactor = stage.handle().enter();
+            let shared = Arc::clone(&shared);
+            let (door, kept) = Door::open(listener, move |stream| {
+                serve::connection(stream, protocol, tls.clone(), Arc::clone(&shared))
+            })?;
+            stage.handle().spawn(kept);
+            io::Result::Ok(door)
         };
-        let (http, http_serving) = open(self.http, Protocol::Http)?;
-        let (grpc, grpc_serving) = open(self.grpc, Protocol::Grpc)?;
-        let (stop, stopped) = oneshot::channel::<()>();
-        let thread = thread::Builder::new().name("otlp-collector".to_owned()).spawn(move || {
-            crate::export::be_quiet();
-            runtime.block_on(async move {
-                tokio::select! {
-                    // The sender is dropped, never used.
-                    _ = stopped => {}
-                    () = http_serving => {}
-                    () = grpc_serving => {}
-                }
-            });
-            runtime.shutdown_background();
-        })?;
-        Ok(Collector { shared, http, grpc, runtime: handle, stop: Some(stop), thread: Some(thread) })
+        let doors = Arc::new(Doors {
+            http: open(self.http, Protocol::Http)?,
+            grpc: open(self.grpc, Protocol::Grpc)?,
+        });
+        let scheme = if certificate.is_some() { "https" } else { "http" };
+        Ok(Collector { shared, doors, scheme, stage })
     }
 }
 
@@ -387,10 +467,24 @@ pub(super) struct Shared {
     deliver: Option<Deliver>,
 }
 
+#[derive(Default)]
 struct State {
     plan: Plan,
+    /// How often somebody said how to behave: who plays a schedule ends when it is not his turn any more.
+    turn: u64,
     spans: Vec<SpanData>,
+    seen: Vec<SpanId>,
     requests: Vec<Request>,
+}
+
+impl State {
+    /// Behaves so from now on. The ports are told while nobody else can tell them otherwise.
+    fn stand(&mut self, behaviour: Behaviour, doors: &Doors) -> Option<[Given; 2]> {
+        let was = self.plan.stance();
+        self.plan.stand(behaviour);
+        let is = self.plan.stance();
+        (was != is).then(|| [doors.http.stand(is), doors.grpc.stand(is)])
+    }
 }
 
 impl Shared {
@@ -399,15 +493,13 @@ impl Shared {
         let behaviour = {
             let mut state = self.lock();
             let behaviour = state.plan.take();
-            let kept = match &behaviour {
-                Behaviour::Accept | Behaviour::Delay(_) => true,
-                Behaviour::PartialSuccess { rejected, .. } => {
-                    spans.drain(..(*rejected).min(spans.len()));
-                    true
-                }
-                _ => false,
-            };
-            if !kept {
+            if self.deliver.is_none() {
+                state.seen.extend(spans.iter().map(|span| span.span_id));
+            }
+            if let Behaviour::PartialSuccess { rejected, .. } = &behaviour {
+                spans.drain(..(*rejected).min(spans.len()));
+            }
+            if !behaviour.keeps() {
                 spans.clear();
             }
             if self.deliver.is_none() {

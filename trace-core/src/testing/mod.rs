@@ -36,17 +36,31 @@
 //! A service that is a process of its own is told by `OTEL_EXPORTER_OTLP_ENDPOINT`: [`Collector::http_endpoint`]. Then
 //! [`Collector::wait_for_spans`] waits for what it sends.
 //!
+//! What lies between has its faults too: [`Names`] are host names that cannot be resolved, or not soon, or that change;
+//! [`Proxy`] is a network that is slow, loses, or is cut.
+//!
 //! [`TraceTree`] joins the spans of a trace, says whether anything is missing, and prints it.
 
 mod behaviour;
 mod collector;
 mod convert;
+mod door;
+mod line;
+mod names;
+mod proxy;
 mod serve;
+mod stage;
+mod tls;
 
+#[cfg(test)]
+#[cfg(feature = "http")]
+mod fault_tests;
 #[cfg(test)]
 #[cfg(feature = "http")]
 mod tests;
 
 pub use self::behaviour::Behaviour;
 pub use self::collector::{Collector, CollectorBuilder, Protocol, Request, WaitError};
+pub use self::names::Names;
+pub use self::proxy::{Proxy, Traffic};
 pub use crate::otlp::{TraceTree, TreeError, TreeStyle};

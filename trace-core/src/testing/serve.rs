@@ -1,20 +1,18 @@
-//! The collector's two doors: sockets, connections, and the two spellings of one answer.
+//! What the collector answers: requests, and the two spellings of one answer.
 //!
-//! The accept loop is our own, not a framework's, because a fault can be in the connection (refused, reset) as well as in
-//! the answer. gRPC goes through tonic's generated server, so that framing, compression and status are judged by it.
+//! gRPC goes through tonic's generated server, so that framing, compression and status are judged by it.
 
-use std::future::{Future, pending};
-use std::io;
+use std::future::pending;
 use std::io::Read;
-use std::net::{SocketAddr, TcpListener};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, mpsc as std_mpsc};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, Response, StatusCode, header};
+use http_body::Frame;
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::Incoming;
 use hyper::service::service_fn;
@@ -27,139 +25,37 @@ use opentelemetry_proto::tonic::collector::trace::v1::{
     ExportTracePartialSuccess, ExportTraceServiceRequest, ExportTraceServiceResponse,
 };
 use prost::Message;
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpSocket, TcpStream};
-use tokio::sync::{Notify, mpsc};
-use tokio::task::JoinSet;
+use tokio::net::TcpStream;
 use tonic::codec::CompressionEncoding;
 use tonic::codegen::Service;
 
 use super::behaviour::Behaviour;
 use super::collector::{Protocol, Request, Shared};
 use super::convert;
+use super::line::{self, Io, Line, Stream, Trouble};
+use super::tls::Tls;
 use crate::otlp::SpanData;
 
 /// A request's body at most, on the wire and unpacked: eighty of the exporter's default batches, and a bound for a test
 /// that sends nonsense.
 const BODY_BYTES_MAX: usize = 64 * 1024 * 1024;
 
-/// How long the doors may take to close or open before a test goes on without them.
-const DOOR_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// A port that can be shut and opened again while the collector runs.
-pub(super) struct Door {
-    address: SocketAddr,
-    commands: mpsc::UnboundedSender<Command>,
-}
-
-struct Command {
-    open: bool,
-    done: std_mpsc::Sender<()>,
-}
-
-impl Door {
-    pub(super) fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    /// Returns when it is so.
-    pub(super) fn set_open(&self, open: bool) {
-        let (done, is_done) = std_mpsc::channel();
-        if self.commands.send(Command { open, done }).is_ok() {
-            let _ = is_done.recv_timeout(DOOR_TIMEOUT);
-        }
-    }
-}
-
-/// A door on this listener, and the future that serves it for as long as it is polled.
-pub(super) fn open(
-    listener: TcpListener,
-    protocol: Protocol,
-    shared: Arc<Shared>,
-) -> io::Result<(Door, impl Future<Output = ()> + Send)> {
-    let address = listener.local_addr()?;
-    listener.set_nonblocking(true)?;
-    let listener = tokio::net::TcpListener::from_std(listener)?;
-    let (commands, told) = mpsc::unbounded_channel();
-    Ok((Door { address, commands }, serve(address, listener, told, protocol, shared)))
-}
-
-async fn serve(
-    address: SocketAddr,
-    mut listener: tokio::net::TcpListener,
-    mut told: mpsc::UnboundedReceiver<Command>,
-    protocol: Protocol,
-    shared: Arc<Shared>,
-) {
-    let mut connections = JoinSet::new();
-    loop {
-        tokio::select! {
-            command = told.recv() => {
-                let Some(command) = command else { return };
-                if command.open {
-                    let _ = command.done.send(());
-                    continue;
-                }
-                drop(listener);
-                connections.shutdown().await;
-                match stay_shut(address, command, &mut told).await {
-                    Some(opened) => listener = opened,
-                    None => return,
-                }
-            }
-            accepted = listener.accept() => {
-                // Out of descriptors, or a caller that is gone already: neither ends the collector.
-                let Ok((stream, _)) = accepted else { continue };
-                connections.spawn(connection(stream, protocol, Arc::clone(&shared)));
-            }
-            Some(_) = connections.join_next() => {}
-        }
-    }
-}
-
-/// Holds the port, bound but not listening, so that connections to it are refused and nobody else can take it.
-async fn stay_shut(
-    address: SocketAddr,
-    command: Command,
-    told: &mut mpsc::UnboundedReceiver<Command>,
-) -> Option<tokio::net::TcpListener> {
-    let mut held = bind(address);
-    let _ = command.done.send(());
-    while let Some(command) = told.recv().await {
-        if !command.open {
-            let _ = command.done.send(());
-            continue;
-        }
-        let socket = match held {
-            Ok(socket) => Ok(socket),
-            Err(_) => bind(address),
-        };
-        match socket.and_then(|socket| socket.listen(1024)) {
-            Ok(listener) => {
-                let _ = command.done.send(());
-                return Some(listener);
-            }
-            Err(error) => held = Err(error),
-        }
-    }
-    None
-}
-
-fn bind(address: SocketAddr) -> io::Result<TcpSocket> {
-    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-    // Connections that were open a moment ago must not keep us from our own port.
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    Ok(socket)
-}
-
-async fn connection(stream: TcpStream, protocol: Protocol, shared: Arc<Shared>) {
+/// Serves one connection to its end.
+pub(super) async fn connection(stream: TcpStream, protocol: Protocol, tls: Option<Tls>, shared: Arc<Shared>) {
     let _ = stream.set_nodelay(true);
-    let cut = Arc::new(Cut::default());
-    let io = Io { stream, cut: Arc::clone(&cut) };
+    let stream = match tls {
+        // Whoever does not trust the certificate goes away here.
+        Some(tls) => match tls.accept(stream).await {
+            Ok(stream) => stream,
+            Err(_) => return,
+        },
+        None => Stream::Plain(stream),
+    };
+    let line = Arc::new(Line::default());
+    let io = Io::new(stream, Arc::clone(&line));
     let service = {
-        let cut = Arc::clone(&cut);
-        service_fn(move |request| answer(request, protocol, Arc::clone(&shared), Arc::clone(&cut)))
+        let line = Arc::clone(&line);
+        service_fn(move |request| answer(request, protocol, Arc::clone(&shared), Arc::clone(&line)))
     };
     let mut builder = auto::Builder::new(TokioExecutor::new());
     if protocol == Protocol::Grpc {
@@ -168,8 +64,9 @@ async fn connection(stream: TcpStream, protocol: Protocol, shared: Arc<Shared>) 
     tokio::select! {
         // A sender that breaks the transport is not our failure; what matters to a test is in the requests.
         _ = builder.serve_connection(TokioIo::new(io), service) => {}
-        () = cut.asked.notified() => {}
+        () = line.ended() => {}
     }
+    line.last_words().await;
 }
 
 /// One request, from its head to the head of its answer.
@@ -177,7 +74,7 @@ async fn answer(
     request: http::Request<Incoming>,
     protocol: Protocol,
     shared: Arc<Shared>,
-    cut: Arc<Cut>,
+    line: Arc<Line>,
 ) -> Result<Response<tonic::body::Body>, tonic::codegen::StdError> {
     let (head, body) = request.into_parts();
     // A body that breaks off is a request that never came: the connection ends with it.
@@ -188,7 +85,7 @@ async fn answer(
         headers: head.headers.clone(),
         wire_bytes: body.len(),
         shared,
-        cut,
+        line,
     };
     match protocol {
         Protocol::Http => Ok(over_http(&head, &body, &arrival).await),
@@ -203,7 +100,7 @@ struct Arrival {
     headers: HeaderMap,
     wire_bytes: usize,
     shared: Arc<Shared>,
-    cut: Arc<Cut>,
+    line: Arc<Line>,
 }
 
 impl Arrival {
@@ -244,9 +141,22 @@ impl Arrival {
                 }))
             }
             Behaviour::Fail { http, grpc, retry_after } => Answer::Failed { http, grpc, retry_after },
-            Behaviour::Hang => pending().await,
+            Behaviour::Drip(pause) => {
+                self.line.give(Trouble::Drip(pause));
+                Answer::Accepted(None)
+            }
+            Behaviour::BreakOff { after_bytes } => {
+                self.line.give(Trouble::BreakOff(after_bytes));
+                Answer::Accepted(None)
+            }
+            Behaviour::Flood { bytes } => Answer::Flood(bytes),
+            Behaviour::Garbage { bytes } => {
+                self.line.give(Trouble::Garbage(bytes));
+                pending().await
+            }
+            Behaviour::Hang | Behaviour::Freeze => pending().await,
             Behaviour::Reset | Behaviour::Refuse => {
-                self.cut.now();
+                self.line.give(Trouble::Reset);
                 pending().await
             }
         }
@@ -257,6 +167,7 @@ enum Answer {
     Accepted(Option<ExportTracePartialSuccess>),
     Failed { http: u16, grpc: i32, retry_after: Option<Duration> },
     Malformed(String),
+    Flood(u64),
 }
 
 async fn over_http(
@@ -287,6 +198,7 @@ async fn over_http(
             http_failure(http, "told to fail".to_owned(), retry_after)
         }
         Answer::Malformed(why) => http_failure(400, why, None),
+        Answer::Flood(bytes) => flood(Protocol::Http, bytes),
     }
 }
 
@@ -331,7 +243,7 @@ async fn over_grpc(
     body: Bytes,
     arrival: Arrival,
 ) -> Result<Response<tonic::body::Body>, tonic::codegen::StdError> {
-    let seen = Arc::new(Seen { arrival, read: AtomicBool::new(false) });
+    let seen = Arc::new(Seen { arrival, read: AtomicBool::new(false), flood: AtomicU64::new(0) });
     let mut service = TraceServiceServer::new(Judge(Arc::clone(&seen)))
         .accept_compressed(CompressionEncoding::Gzip)
         .max_decoding_message_size(BODY_BYTES_MAX);
@@ -339,6 +251,10 @@ async fn over_grpc(
         Ok(response) => response,
         Err(never) => match never {},
     };
+    let bytes = seen.flood.load(Ordering::Relaxed);
+    if bytes > 0 {
+        return Ok(flood(Protocol::Grpc, bytes));
+    }
     if !seen.read.load(Ordering::Relaxed) {
         let text = |name| response.headers().get(name).map(|value| String::from_utf8_lossy(value.as_bytes()));
         let status = text("grpc-status").unwrap_or_default();
@@ -352,6 +268,8 @@ async fn over_grpc(
 struct Seen {
     arrival: Arrival,
     read: AtomicBool,
+    /// So many bytes of nonsense are the answer, in place of tonic's.
+    flood: AtomicU64,
 }
 
 struct Judge(Arc<Seen>);
@@ -369,6 +287,10 @@ impl TraceService for Judge {
             }
             Answer::Failed { grpc, retry_after, .. } => Err(grpc_failure(grpc, retry_after)),
             Answer::Malformed(why) => Err(tonic::Status::invalid_argument(why)),
+            Answer::Flood(bytes) => {
+                self.0.flood.store(bytes, Ordering::Relaxed);
+                Ok(tonic::Response::new(ExportTraceServiceResponse::default()))
+            }
         }
     }
 }
@@ -432,66 +354,36 @@ struct RpcDuration {
     nanos: i32,
 }
 
-/// A request's way to its own connection, to reset it.
-#[derive(Default)]
-struct Cut {
-    asked: Notify,
-    reset: AtomicBool,
+/// The body of an answer that is nonsense, and so many bytes of it.
+struct Flood {
+    bytes: Bytes,
+    left: u64,
 }
 
-impl Cut {
-    fn now(&self) {
-        self.reset.store(true, Ordering::Relaxed);
-        self.asked.notify_one();
-    }
-}
+impl http_body::Body for Flood {
+    type Data = Bytes;
+    type Error = tonic::codegen::StdError;
 
-/// The stream of a connection. When it is dropped after a cut, the kernel sends a reset in place of a proper end.
-struct Io {
-    stream: TcpStream,
-    cut: Arc<Cut>,
-}
-
-impl Drop for Io {
-    fn drop(&mut self) {
-        if self.cut.reset.load(Ordering::Relaxed) {
-            let _ = self.stream.set_zero_linger();
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
+        if self.left == 0 {
+            return Poll::Ready(None);
         }
+        let piece = self.bytes.len().min(usize::try_from(self.left).unwrap_or(usize::MAX));
+        self.left -= piece as u64;
+        Poll::Ready(Some(Ok(Frame::data(self.bytes.slice(..piece)))))
     }
 }
 
-impl AsyncRead for Io {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buffer)
-    }
-}
-
-impl AsyncWrite for Io {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buffers: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, buffers)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
+/// The head of a success, and then nonsense.
+fn flood(protocol: Protocol, bytes: u64) -> Response<tonic::body::Body> {
+    let mut response = Response::new(tonic::body::Body::new(Flood { bytes: line::garbage(), left: bytes }));
+    let content_type = match protocol {
+        Protocol::Http => "application/x-protobuf",
+        Protocol::Grpc => "application/grpc",
+    };
+    response.headers_mut().insert(header::CONTENT_TYPE, header::HeaderValue::from_static(content_type));
+    response
 }

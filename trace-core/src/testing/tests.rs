@@ -24,7 +24,7 @@ use super::*;
 use crate::otlp::OwnedValue;
 use crate::{SpanId, SpanKind, StatusCode, TraceId};
 
-const SOON: Duration = Duration::from_secs(10);
+pub(super) const SOON: Duration = Duration::from_secs(10);
 
 fn any(value: Value) -> Option<AnyValue> {
     Some(AnyValue { value: Some(value) })
@@ -70,7 +70,7 @@ fn export(spans: Vec<Span>) -> ExportTraceServiceRequest {
     }
 }
 
-fn three() -> ExportTraceServiceRequest {
+pub(super) fn three() -> ExportTraceServiceRequest {
     export(vec![span(1, 0, "a"), span(2, 1, "b"), span(3, 1, "c")])
 }
 
@@ -86,7 +86,7 @@ fn post(
         .send()
 }
 
-async fn client(collector: &Collector) -> TraceServiceClient<Channel> {
+pub(super) async fn client(collector: &Collector) -> TraceServiceClient<Channel> {
     TraceServiceClient::connect(collector.grpc_endpoint()).await.unwrap()
 }
 
