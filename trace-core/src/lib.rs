@@ -132,4 +132,4 @@ pub use span::{
     Attached, Attributes, Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanName, SpanRef, StatusCode, Value,
     db, display, span,
 };
-pub use telemetry::{DropReason, Dropped, Stats};
+pub use telemetry::{ByParent, DropReason, Dropped, Health, OPERATION_BOUNDS_SECONDS, Operation, Stats};

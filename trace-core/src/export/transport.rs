@@ -21,6 +21,11 @@ pub(crate) trait Transport: Send + Sync + 'static {
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
 
+    /// Whether the collector's answers are gRPC's.
+    fn is_grpc(&self) -> bool {
+        false
+    }
+
     /// The pipeline shuts down: what the transport holds back leaves now, until `deadline` at the latest.
     fn finish(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = deadline;
@@ -34,6 +39,8 @@ pub(crate) struct Parcel {
     pub(crate) batch: Arc<Batch>,
     pub(crate) arrival: Arc<Arrival>,
     wire: Option<Wire>,
+    /// The status of the latest answer over HTTP.
+    pub(crate) http_status: Option<u16>,
 }
 
 /// The most bytes of an answer that are read: it says how many spans were rejected and why, and may be anything.
@@ -44,7 +51,7 @@ pub(crate) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CA
 
 impl Parcel {
     pub(crate) fn new(batch: Batch, arrival: Arc<Arrival>) -> Self {
-        Self { batch: Arc::new(batch), arrival, wire: None }
+        Self { batch: Arc::new(batch), arrival, wire: None, http_status: None }
     }
 
     /// The batch as an OTLP request, compressed on the first attempt only.
@@ -75,6 +82,36 @@ pub(crate) fn timed_out(endpoint: &str) -> Attempt {
 /// An attempt that got no answer.
 pub(crate) fn unanswered(problem: Problem) -> Attempt {
     Attempt::Failed { problem, answer: Answer::None, retry_after: None }
+}
+
+/// What an error of a connection comes down to.
+pub(crate) fn broken(endpoint: &str, error: &(dyn Error + 'static)) -> Problem {
+    let kind = causes(error).find_map(kind_of_cause).unwrap_or(ProblemKind::Connection);
+    Problem::new(kind, format!("{endpoint}: {}", first_cause(error)))
+}
+
+/// The kind of a problem by one of the errors that led to it, where that one tells.
+fn kind_of_cause(cause: &(dyn Error + 'static)) -> Option<ProblemKind> {
+    // hyper-util keeps its type to itself, and this is all that it says.
+    if cause.to_string() == "dns error" {
+        return Some(ProblemKind::Name);
+    }
+    #[cfg(feature = "tls")]
+    {
+        // An I/O error does not count what it wraps among its causes.
+        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        let is_tls =
+            cause.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>());
+        if is_tls {
+            return Some(ProblemKind::Tls);
+        }
+    }
+    None
+}
+
+/// An error and what led to it, the latest first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 /// An address as it may be shown: a path, a query or a user's name may hold a secret.

@@ -355,7 +355,7 @@ impl CollectorBuilder {
         let (grpc, grpc_serving) = open(self.grpc, Protocol::Grpc)?;
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new().name("otlp-collector".to_owned()).spawn(move || {
-            crate::export::be_quiet();
+            crate::context::be_quiet();
             runtime.block_on(async move {
                 tokio::select! {
                     // The sender is dropped, never used.
