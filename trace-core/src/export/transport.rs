@@ -96,17 +96,20 @@ fn kind_of_cause(cause: &(dyn Error + 'static)) -> Option<ProblemKind> {
     if cause.to_string() == "dns error" {
         return Some(ProblemKind::Name);
     }
-    #[cfg(feature = "tls")]
-    {
-        // An I/O error does not count what it wraps among its causes.
-        let wrapped = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        let is_tls =
-            cause.is::<rustls::Error>() || wrapped.is_some_and(|wrapped| wrapped.is::<rustls::Error>());
-        if is_tls {
-            return Some(ProblemKind::Tls);
-        }
-    }
-    None
+    is_of_tls(cause).then_some(ProblemKind::Tls)
+}
+
+/// Whether an error is that of TLS, which I/O errors wrap without naming it as their cause.
+#[cfg(feature = "tls")]
+fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = || error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped().is_some_and(|wrapped| is_of_tls(wrapped))
+}
+
+/// This build has no TLS.
+#[cfg(not(feature = "tls"))]
+fn is_of_tls(_: &(dyn Error + 'static)) -> bool {
+    false
 }
 
 /// An error and what led to it, the latest first.
