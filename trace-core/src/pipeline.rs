@@ -17,7 +17,7 @@ use crate::export::{self, FlushError, WorkerHandle};
 use crate::propagation::Propagator;
 use crate::sampler::{AnySampler, Settled};
 use crate::span::{SpanBuilder, SpanName};
-use crate::telemetry::{Health, Stats};
+use crate::telemetry::{Components, Health, Stats};
 
 pub(crate) struct Pipeline {
     pub(crate) queue: Queue,
@@ -32,6 +32,9 @@ pub(crate) struct Pipeline {
     enabled: bool,
     propagator: Propagator,
     reports: Vec<Report>,
+    /// How its parts are called in metrics.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "metrics alone have names"))]
+    pub(crate) components: Components,
     /// What of the configuration keeps spans from where they should go.
     misconfigured: Option<Arc<str>>,
     /// Set once, right after the pipeline is made; never, where nothing is sent.
@@ -63,6 +66,7 @@ impl Pipeline {
             enabled: !config.disabled,
             propagator: Propagator::from_names(&config.propagators),
             reports,
+            components: Components::of(config),
             misconfigured,
             worker: OnceLock::new(),
         }))
@@ -525,5 +529,55 @@ impl Traces {
         let tracer = self.tracer;
         std::mem::forget(self);
         tracer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is built from an environment.
+    fn built(environment: &[(&str, &str)], change: impl FnOnce(TracerBuilder) -> TracerBuilder) -> Traces {
+        let (config, reports) = Config::from_lookup(
+            |name| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()),
+            environment.iter().map(|(name, _)| name.into()),
+        );
+        change(TracerBuilder { config, reports, way_is_given: false }).build()
+    }
+
+    #[test]
+    fn a_configuration_that_sends_spans_elsewhere_than_it_says_is_told_as_long_as_the_process_lives() {
+        for (variable, value) in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector at home"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://collector"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api key=1"),
+            ("OTEL_TRACES_EXPORTER", "jager"),
+        ] {
+            let traces = built(&[(variable, value)], |builder| builder);
+            let health = traces.health();
+            assert_eq!(health.as_str(), "misconfigured", "{variable}");
+            assert_eq!(health.why(), Some(&*traces.reports()[0].to_string()));
+            assert!(health.why().is_some_and(|why| why.starts_with(variable)), "{health}");
+            let _ = traces.blocking_shutdown(Duration::ZERO);
+            assert_eq!(traces.health(), health);
+        }
+    }
+
+    #[test]
+    fn a_fault_elsewhere_in_the_configuration_or_one_that_does_not_matter_is_none() {
+        let elsewhere = [("OTEL_BSP_SCHEDULE_DELAY", "soon"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "late")];
+        let bad = ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector at home");
+        let built = [
+            built(&elsewhere, |builder| builder),
+            built(&[bad, ("OTEL_SDK_DISABLED", "true")], |builder| builder),
+            built(&[bad, ("OTEL_TRACES_EXPORTER", "none")], |builder| builder),
+            built(&[bad], |builder| builder.exporter(ExporterConfig::Console)),
+        ];
+        for traces in built {
+            assert!(!traces.reports().is_empty());
+            assert_eq!(traces.health(), Health::Healthy, "{:?}", traces.reports());
+            let _ = traces.blocking_shutdown(Duration::ZERO);
+        }
     }
 }

@@ -6,6 +6,7 @@
 //! What follows from the counts, and from how batches fare, is in [`health`]; how long batches take, in [`operations`];
 //! and the way by which people are told, in [`log`].
 
+mod component;
 mod health;
 pub(crate) mod log;
 pub(crate) mod operations;
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::SpanContext;
 
+#[cfg_attr(not(feature = "metrics"), expect(unused_imports, reason = "metrics alone name one"))]
+pub(crate) use self::component::Component;
+pub(crate) use self::component::Components;
 pub use self::health::Health;
 pub(crate) use self::health::{Fault, Published, Watch};
 pub use self::operations::{OPERATION_BOUNDS_SECONDS, Operation};

@@ -18,7 +18,7 @@ use crossbeam_queue::ArrayQueue;
 use super::chunk::{Chunk, SPAN_BYTES_MAX};
 use super::try_lock::{TryLock, TryLockGuard};
 use crate::span::{Life, Scope, SpanCell};
-use crate::telemetry::operations::Operations;
+use crate::telemetry::operations::{Observers, Operations};
 use crate::telemetry::{Counter, DropCounters, DropReason, ParentCounters, ParentOrigin, Published, Stats};
 
 /// How much a queue may hold.
@@ -120,6 +120,7 @@ pub(crate) struct ExportCounters {
     /// Of the dropped, those that were being sent.
     pub(crate) failed: DropCounters,
     pub(crate) operations: Operations,
+    pub(crate) observers: Observers,
     /// What the worker makes of all that.
     pub(crate) health: Published,
 }

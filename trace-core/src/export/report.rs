@@ -96,6 +96,7 @@ impl Reporter {
     /// The sending of a batch has ended, after so long.
     pub(crate) fn operation(&self, end: End, took: Duration) {
         self.queue.export.operations.add(end, took);
+        self.queue.export.observers.tell(end, took);
     }
 
     /// Looks at the counters. To be called every second or so.

@@ -7,7 +7,9 @@
 //! [convention]: https://opentelemetry.io/docs/specs/semconv/otel/sdk-metrics/
 
 use std::fmt;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::Counter;
@@ -92,6 +94,33 @@ struct Series {
     end: AtomicU32,
     sum_nanos: Counter,
     buckets: [Counter; BUCKETS],
+}
+
+/// Who else wants to know of each operation, on the export thread.
+#[derive(Default)]
+pub(crate) struct Observers(Mutex<Vec<Observer>>);
+
+pub(crate) type Observer = Arc<dyn Fn(End, Duration) + Send + Sync>;
+
+impl Observers {
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "metrics alone observe"))]
+    pub(crate) fn add(&self, observer: Observer) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(observer);
+    }
+
+    /// Tells all of them. They are somebody else's code: that one panics must not look as if the exporter did.
+    pub(crate) fn tell(&self, end: End, took: Duration) {
+        let observers = self.0.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for observer in observers {
+            let _ = catch_unwind(AssertUnwindSafe(|| observer(end, took)));
+        }
+    }
+}
+
+impl fmt::Debug for Observers {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Observers").finish_non_exhaustive()
+    }
 }
 
 impl Operations {
@@ -273,6 +302,16 @@ mod tests {
             unavailable.to_string(),
             "{\"error_type\":\"UNAVAILABLE\",\"rpc_status\":\"UNAVAILABLE\",\"count\":1,\"seconds\":0}"
         );
+    }
+
+    #[test]
+    fn an_observer_that_panics_keeps_nobody_from_being_told() {
+        let (observers, told) = (Observers::default(), Arc::new(Mutex::new(Vec::new())));
+        observers.add(Arc::new(|_, _| panic!("as told")));
+        let teller = Arc::clone(&told);
+        observers.add(Arc::new(move |end, took| teller.lock().unwrap().push((end, took))));
+        observers.tell(ACCEPTED, Duration::from_secs(1));
+        assert_eq!(*told.lock().unwrap(), [(ACCEPTED, Duration::from_secs(1))]);
     }
 
     #[test]
