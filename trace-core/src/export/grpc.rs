@@ -114,6 +114,10 @@ impl Transport for Grpc {
     fn is_grpc(&self) -> bool {
         true
     }
+
+    fn start_over(&self) {
+        self.forget_channel();
+    }
 }
 
 /// Whether the message is compressed, and its length.

@@ -107,6 +107,10 @@ impl Transport for Http {
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
         Box::pin(async move { self.try_attempt(parcel, deadline).await.unwrap_or_else(|attempt| attempt) })
     }
+
+    fn start_over(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
 }
 
 fn client(config: &OtlpConfig) -> Result<Client, Problem> {

@@ -21,6 +21,10 @@ pub(crate) trait Transport: Send + Sync + 'static {
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
 
+    /// An attempt panicked, be it in a subscriber of the program's in the midst of somebody else's work: what was kept for
+    /// further attempts may be half changed, its locks poisoned for ever, and is left behind.
+    fn start_over(&self) {}
+
     /// Whether the collector's answers are gRPC's.
     fn is_grpc(&self) -> bool {
         false

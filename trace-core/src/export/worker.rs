@@ -413,6 +413,8 @@ impl Worker {
         let Some(delivery) = &mut self.delivery else { return };
         let Poll::Ready(result) = Pin::new(&mut delivery.task).poll(cx) else { return };
         let (outcome, quiet_until) = result.unwrap_or_else(|_| {
+            // What panicked once may panic again when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.transport.start_over()));
             let problem = Problem::new(ProblemKind::Panic, "");
             self.reporter.problem(&problem, Consequence::Loss, "its batch is dropped");
             self.reporter.operation(problem.kind.end(), delivery.begun.elapsed());
