@@ -27,6 +27,9 @@ use trace_core::{Context, DropReason, Stats, Tracer, Traces};
 /// Longer than any test takes, so that what happens is not due to a timer.
 const LONG: Duration = Duration::from_secs(60);
 
+/// Longer than it takes to send a few spans to a collector that is well.
+const SOON: Duration = Duration::from_secs(10);
+
 #[cfg(feature = "grpc")]
 const PROTOCOLS: [Protocol; 2] = [Protocol::HttpProtobuf, Protocol::Grpc];
 #[cfg(not(feature = "grpc"))]
@@ -163,12 +166,13 @@ fn work(traces: &Traces) {
 /// subscriber makes of that.
 const SPANS_OF_WORK: u64 = 4;
 
-/// What the counts say once nothing is under way any more.
+/// What the counts say once nothing is under way any more: so many spans were started, and no other.
 #[track_caller]
-fn at_rest(traces: &Traces) -> Stats {
+fn at_rest(traces: &Traces, expected: u64) -> Stats {
     let start = Instant::now();
     loop {
         let stats = traces.stats();
+        assert_eq!(stats.started, expected, "{stats}");
         if stats.queued == 0 && stats.is_balanced() {
             return stats;
         }
@@ -218,12 +222,12 @@ fn live_with_everything(protocol: Protocol) {
     for _ in 0..10 {
         work(&traces);
         expected += SPANS_OF_WORK;
-        traces.blocking_flush(LONG).unwrap();
-        let stats = at_rest(&traces);
-        assert_eq!(stats.started, expected, "{protocol}: {stats}");
+        traces.blocking_flush(SOON).unwrap();
+        let stats = at_rest(&traces, expected);
         memory.push(stats.memory_bytes);
     }
-    assert_eq!(memory[2], memory[9], "{memory:?}");
+    // A chunk or two may be put by for bursts; not one a flush.
+    assert!(memory[9] <= memory[2] + (64 << 10), "{memory:?}");
     let requests = collector.requests().len();
     for _ in 0..10 {
         traces.blocking_flush(LONG).unwrap();
@@ -247,7 +251,7 @@ fn live_with_everything(protocol: Protocol) {
     }
     collector.behave(Behaviour::Accept);
     let _ = traces.blocking_flush(LONG);
-    assert_eq!(at_rest(&traces).started, expected, "{protocol}");
+    at_rest(&traces, expected);
 
     // One that kills the exporter, by its own subscriber or while it writes about its trouble.
     let panicked = PANICKED.load(Ordering::Relaxed);
@@ -261,7 +265,7 @@ fn live_with_everything(protocol: Protocol) {
         assert!(start.elapsed() < LONG, "{}", traces.stats());
         std::thread::sleep(Duration::from_millis(1));
     }
-    assert_eq!(at_rest(&traces).started, expected, "{protocol}");
+    at_rest(&traces, expected);
 
     // And it goes on.
     collector.behave(Behaviour::Accept);
@@ -271,8 +275,7 @@ fn live_with_everything(protocol: Protocol) {
     *ALIVE.lock().unwrap() = None;
     alive.end();
     traces.blocking_shutdown(LONG).unwrap();
-    let stats = at_rest(&traces);
-    assert_eq!(stats.started, expected, "{protocol}: {stats}");
+    let stats = at_rest(&traces, expected);
     assert_eq!(stats.live, 0, "{stats}");
     let lost = stats.rejected + stats.dropped.count(DropReason::ExporterPanicked);
     assert_eq!(stats.exported + lost, expected, "{stats}");

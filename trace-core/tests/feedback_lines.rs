@@ -74,6 +74,11 @@ fn a_subscriber_that_hangs_holds_up_nothing_but_lines() {
         let _ = traces.blocking_flush(LONG);
         assert_eq!(traces.health().why().map(|why| why.contains(&status.to_string())), Some(true));
     }
+    let start = Instant::now();
+    while HANGING.lines.lock().unwrap().is_empty() {
+        assert!(start.elapsed() < LONG, "nobody was told anything");
+        std::thread::sleep(Duration::from_millis(1));
+    }
     assert_eq!(HANGING.lines.lock().unwrap().len(), 1, "the others wait for the first");
     collector.behave(Behaviour::Refuse);
     traces.span("work").start().end();
