@@ -196,6 +196,8 @@ fn what_the_exporter_does_makes_no_spans_whatever_its_host_has_installed() {
         let [out, err] =
             [output.stdout, output.stderr].map(|text| String::from_utf8_lossy(&text).into_owned());
         assert!(output.status.success(), "{protocol}: {out}{err}");
+        // What the subscriber was told is not told twice.
+        assert!(!err.contains("trace-core:"), "{protocol}: {err}");
     }
 }
 

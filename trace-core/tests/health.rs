@@ -223,6 +223,56 @@ fn a_pipeline_that_is_shut_down_says_so() {
     assert_eq!(health.to_string(), "degraded: it was shut down; spans that end now are dropped");
 }
 
+/// `fork` copies one thread, and not the one that sends.
+#[cfg(unix)]
+#[test]
+fn a_process_that_was_forked_says_that_nothing_is_sent() {
+    let collector = Collector::start_blocking().unwrap();
+    let traces = pipeline(config(&collector, Protocol::HttpProtobuf));
+    send(&traces, LONG);
+    // SAFETY: the child looks at what it was given, and leaves without running anybody's destructors.
+    match unsafe { libc::fork() } {
+        0 => {
+            let health = traces.health();
+            let says_so = health.as_str() == "degraded" && health.why().unwrap().contains("forked");
+            // SAFETY: as above.
+            unsafe { libc::_exit(if says_so { 0 } else { 1 }) }
+        }
+        child => {
+            let mut status = -1;
+            // SAFETY: the status is written to memory of ours.
+            assert_eq!(unsafe { libc::waitpid(child, &mut status, 0) }, child);
+            assert_eq!(status, 0);
+        }
+    }
+    assert_eq!(traces.health(), Health::Healthy);
+}
+
+/// Set for the process that [`who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost`] starts.
+const AS_A_CHILD: &str = "TRACE_CORE_TEST_CHILD";
+
+#[test]
+fn who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost() {
+    if std::env::var_os(AS_A_CHILD).is_some() {
+        let collector = Collector::start_blocking().unwrap();
+        let traces = pipeline(config(&collector, Protocol::HttpProtobuf));
+        collector.behave(Behaviour::Refuse);
+        send(&traces, AN_ATTEMPT);
+        wait_for(&traces, |health| *health != Health::Healthy);
+        let _ = traces.blocking_shutdown(Duration::ZERO);
+        return;
+    }
+    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    let name = "who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost";
+    let output = test.args(["--exact", name, "--nocapture"]).env(AS_A_CHILD, "1").output().unwrap();
+    let lines = String::from_utf8(output.stderr).unwrap();
+    assert!(output.status.success(), "{lines}");
+    let count = |text: &str| lines.lines().filter(|line| line.starts_with(text)).count();
+    assert_eq!(count("trace-core: the connection failed: http://127.0.0.1:"), 1, "{lines}");
+    // The last line comes before the shutdown returns: nobody would be there to write it later.
+    assert_eq!(count("trace-core: 1 span was lost since the last report: {\"started\":1,"), 1, "{lines}");
+}
+
 #[test]
 fn who_records_nothing_because_he_was_told_so_is_healthy() {
     assert_eq!(Tracer::disabled().health(), Health::Healthy);

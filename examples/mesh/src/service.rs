@@ -45,9 +45,9 @@ impl Service {
         F: FnOnce(TcpListener, oneshot::Receiver<()>) -> S,
         S: Future<Output = anyhow::Result<()>>,
     {
-        let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
+        let named = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
         let tracer = Tracer::builder().from_env();
-        let traces = if named { tracer } else { tracer.service_name(name) }.init();
+        let traces = if named.is_some() { tracer } else { tracer.service_name(name) }.init();
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("{name} cannot listen on {}", self.listen))?;
@@ -57,7 +57,9 @@ impl Service {
         announce(name, listener.local_addr()?, status.local_addr()?)?;
         // On a port of its own, as in a cluster, where it is nothing for the outside; and no request for it makes a trace.
         let tracer = traces.tracer();
-        let answer = move || async move { ([(CONTENT_TYPE, "application/json")], status_of(name, tracer)) };
+        let known_as = serde_json::Value::from(named.unwrap_or_else(|| name.to_owned()));
+        let answer =
+            move || async move { ([(CONTENT_TYPE, "application/json")], status_of(&known_as, tracer)) };
         tokio::spawn(axum::serve(status, Router::new().route("/status", get(answer))).into_future());
 
         let (stop, stopped) = oneshot::channel();
@@ -83,12 +85,12 @@ fn announce(name: &str, address: SocketAddr, status: SocketAddr) -> anyhow::Resu
     say(&format!(r#"{{"service":"{name}","listening":"{address}","status":"http://{status}/status"}}"#))
 }
 
-/// How a service is, as JSON.
-fn status_of(name: &str, tracer: Tracer) -> String {
+/// How a service is, as JSON; it is called as in its traces.
+fn status_of(name: &serde_json::Value, tracer: Tracer) -> String {
     let health = tracer.health();
     let why = serde_json::Value::from(health.why());
     let (health, counters) = (health.as_str(), tracer.stats());
-    format!(r#"{{"service":"{name}","health":"{health}","why":{why},"counters":{counters}}}"#)
+    format!(r#"{{"service":{name},"health":"{health}","why":{why},"counters":{counters}}}"#)
 }
 
 fn account(name: &str, stats: &Stats) -> anyhow::Result<()> {

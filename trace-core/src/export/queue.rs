@@ -391,8 +391,6 @@ impl Queue {
             counters().fold(0u64, |sum, counters| sum.wrapping_add(of(counters).get()))
         };
         let not_below_zero = |n: u64| if n > i64::MAX as u64 { 0 } else { n };
-        counters().for_each(|c| c.started.sum_into(&mut stats.started_by_parent));
-        stats.started = stats.started_by_parent.total();
         stats.live = not_below_zero(sum(|c| &c.live));
         let waiting = sum(|c| &c.queued).wrapping_sub(self.export.taken.get());
         stats.queued = not_below_zero(waiting.wrapping_add(self.export.pending.get()));
@@ -412,6 +410,9 @@ impl Queue {
         let bytes = |of: &AtomicUsize| of.load(Ordering::Relaxed) as u64;
         stats.memory_bytes = bytes(&self.chunk_bytes) + bytes(&self.live_bytes);
         stats.memory_bytes_max = (self.limits.chunk_bytes_max + self.limits.live_bytes_max) as u64;
+        // Last, so that what starts meanwhile does not look like more lost than there were.
+        counters().for_each(|c| c.started.sum_into(&mut stats.started_by_parent));
+        stats.started = stats.started_by_parent.total();
     }
 
     /// The memory that the queue has taken, for chunks and for live spans, in bytes.

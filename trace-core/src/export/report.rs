@@ -14,7 +14,7 @@ use super::retry::{Attempt, Next, Problem, ProblemKind};
 use crate::context::be_quiet;
 use crate::telemetry::log::{Line, LineWriter, Severity, say};
 use crate::telemetry::operations::{End, Status};
-use crate::telemetry::{Stats, Watch};
+use crate::telemetry::{Fault, Stats, Watch};
 
 /// How long a kind of problem is kept quiet about once it was reported.
 const INTERVAL: Duration = Duration::from_secs(60);
@@ -75,10 +75,9 @@ impl Reporter {
         let now = Instant::now();
         let line = {
             let mut state = self.lock();
-            // Who says that something is wrong with a batch that he has taken is still there, and takes batches.
-            if problem.kind != ProblemKind::PartialSuccess {
+            if let Some(fault) = problem.kind.fault() {
                 let why = format!("{}; {what_follows}", one_line(&problem.to_string()));
-                state.watch.failed(problem.kind.fault(), why);
+                state.watch.failed(fault, why);
             }
             self.publish(&state, now);
             state.reports.line(problem, consequence, what_follows, now)
@@ -145,7 +144,7 @@ impl Reporter {
     pub(crate) fn stillborn(&self, error: &std::io::Error) {
         let why = format!("the export thread cannot work: {error}; all spans are dropped");
         let mut state = self.lock();
-        state.watch.failed(crate::telemetry::Fault::Passing, why.clone());
+        state.watch.failed(Fault::Passing, why.clone());
         self.publish(&state, Instant::now());
         drop(state);
         say(&Line { severity: Severity::Error, text: why, error_type: None });

@@ -179,9 +179,12 @@ impl Problem {
 }
 
 impl ProblemKind {
-    /// Whether it may pass by itself, or somebody has to change something: what the health follows from.
-    pub(crate) const fn fault(self) -> Fault {
-        match self {
+    /// Whose fault it is that a batch did not arrive: what the health follows from. `None` where it says nothing of that; if
+    /// spans were lost, the counters tell.
+    pub(crate) const fn fault(self) -> Option<Fault> {
+        Some(match self {
+            // Who says that something is wrong with a batch that he has taken is there, and takes batches.
+            Self::PartialSuccess => return None,
             Self::Setup | Self::Tls => Fault::Configuration,
             Self::Name => Fault::ConfigurationIfNew,
             // Somebody else is there who does not speak OTLP (a status of success is told of only where gRPC's is
@@ -189,14 +192,10 @@ impl ProblemKind {
             Self::Http(200..=399 | 401 | 403 | 404 | 405 | 407 | 410 | 415) => Fault::Configuration,
             // PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED.
             Self::Grpc(7 | 12 | 16) => Fault::Configuration,
-            Self::Connection
-            | Self::Timeout
-            | Self::Http(_)
-            | Self::Grpc(_)
-            | Self::PartialSuccess
-            | Self::Output
-            | Self::Panic => Fault::Passing,
-        }
+            Self::Connection | Self::Timeout | Self::Http(_) | Self::Grpc(_) | Self::Output | Self::Panic => {
+                Fault::Passing
+            }
+        })
     }
 
     /// How an operation ends that ends with this.
@@ -331,14 +330,14 @@ mod tests {
 
     #[test]
     fn what_time_does_not_mend_is_a_fault_of_the_configuration() {
-        let is_configuration = |kind: &ProblemKind| kind.fault() == Fault::Configuration;
+        let is_configuration = |kind: &ProblemKind| kind.fault() == Some(Fault::Configuration);
         let http: Vec<_> =
             (400..600).filter(|status| is_configuration(&ProblemKind::Http(*status))).collect();
         assert_eq!(http, [401, 403, 404, 405, 407, 410, 415]);
         let grpc: Vec<_> = (1..20).filter(|code| is_configuration(&ProblemKind::Grpc(*code))).collect();
         assert_eq!(grpc, [7, 12, 16]);
         for kind in [ProblemKind::Connection, ProblemKind::Timeout, ProblemKind::Panic, ProblemKind::Output] {
-            assert_eq!(kind.fault(), Fault::Passing, "{kind:?}");
+            assert_eq!(kind.fault(), Some(Fault::Passing), "{kind:?}");
         }
     }
 

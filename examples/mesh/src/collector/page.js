@@ -261,10 +261,10 @@ function serviceCard({ address, answers, seen_ms: seen, service: name, health, w
     ["Delivered", counters.exported, "Spans that the collector has"],
     ["On their way", counters.live + counters.held + counters.queued + counters.spooled, "Spans that have not ended, and spans that wait to be sent"],
     ["Lost", counters.rejected + Object.values(counters.dropped).reduce((sum, spans) => sum + spans, 0), "Spans that were dropped, or refused by the collector"],
-    ["Left out", counters.shed, "Traces that were not recorded because memory was short"],
-  ];
+    counters.shed > 0 && ["Left out", counters.shed, "Traces that were not recorded because memory was short"],
+  ].filter(Boolean);
   return h("article", { class: `card condition ${condition}` },
-    h("h2", {}, name ? service(name) : foreign(address), h("span", { class: "state" }, condition === "silent" ? "silent" : condition)),
+    h("h2", {}, name ? service(name) : foreign(address), h("span", { class: "state" }, visible(condition))),
     h("p", { class: "says" }, SAYS[condition] ?? visible(condition)),
     why && answers ? h("p", { class: "why" }, foreign(why)) : null,
     since ? h("p", { class: "why" }, since) : null,
