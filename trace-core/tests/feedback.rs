@@ -22,7 +22,7 @@ use tracing_subscriber::prelude::*;
 use trace_core::bridge::tracing::layer;
 use trace_core::config::{ExporterConfig, OtlpConfig, Protocol};
 use trace_core::testing::{Behaviour, Collector};
-use trace_core::{Context, DropReason, Stats, Tracer, Traces};
+use trace_core::{Context, DropReason, Health, Stats, Tracer, Traces};
 
 /// Longer than any test takes, so that what happens is not due to a timer.
 const LONG: Duration = Duration::from_secs(60);
@@ -248,6 +248,11 @@ fn live_with_everything(protocol: Protocol) {
         work(&traces);
         expected += SPANS_OF_WORK;
         let _ = traces.blocking_flush(Duration::from_millis(50));
+        let start = Instant::now();
+        while traces.health() == Health::Healthy {
+            assert!(start.elapsed() < LONG, "{}", traces.stats());
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let stats = traces.stats();
         assert_eq!(stats.started, expected, "{protocol}: {stats}");
     }
@@ -286,5 +291,9 @@ fn live_with_everything(protocol: Protocol) {
     let names: HashSet<&str> = received.iter().map(|span| span.name.as_str()).collect();
     assert_eq!(names, HashSet::from(["alive", "work", "step", "of a span", "of an event"]));
     assert!(TRIED.swap(0, Ordering::Relaxed) > 100, "the host's instrumentation was at work");
-    assert!(LINES.swap(0, Ordering::Relaxed) > 3, "the exporter's lines went to the subscriber");
+    let start = Instant::now();
+    while LINES.load(Ordering::Relaxed) == 0 {
+        assert!(start.elapsed() < LONG, "the exporter's lines go to the subscriber");
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

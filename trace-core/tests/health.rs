@@ -4,7 +4,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 use std::collections::HashMap;
+use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use rcgen::{CertificateParams, KeyPair};
@@ -260,17 +262,26 @@ fn who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost
         send(&traces, AN_ATTEMPT);
         wait_for(&traces, |health| *health != Health::Healthy);
         let _ = traces.blocking_shutdown(Duration::ZERO);
+        // Whoever reads the lines says when they are there.
+        let _ = std::io::stdin().read(&mut [0]);
         return;
     }
-    let mut test = std::process::Command::new(std::env::current_exe().unwrap());
+    let mut test = Command::new(std::env::current_exe().unwrap());
     let name = "who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost";
-    let output = test.args(["--exact", name, "--nocapture"]).env(AS_A_CHILD, "1").output().unwrap();
-    let lines = String::from_utf8(output.stderr).unwrap();
-    assert!(output.status.success(), "{lines}");
-    let count = |text: &str| lines.lines().filter(|line| line.starts_with(text)).count();
-    assert_eq!(count("trace-core: the connection failed: http://127.0.0.1:"), 1, "{lines}");
-    // The last line comes before the shutdown returns: nobody would be there to write it later.
-    assert_eq!(count("trace-core: 1 span was lost since the last report: {\"started\":1,"), 1, "{lines}");
+    test.args(["--exact", name, "--nocapture"]).env(AS_A_CHILD, "1");
+    let mut child = test.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut lines = Vec::new();
+    for line in BufReader::new(child.stderr.take().unwrap()).lines() {
+        lines.push(line.unwrap());
+        if lines.len() == 2 {
+            drop(child.stdin.take());
+        }
+    }
+    assert!(child.wait().unwrap().success(), "{lines:?}");
+    let [problem, loss] = &lines[..] else { panic!("{lines:?}") };
+    assert!(problem.starts_with("trace-core: the connection failed: http://127.0.0.1:"), "{lines:?}");
+    let lost = "trace-core: 1 span was lost since the last report: {\"started\":1,";
+    assert!(loss.starts_with(lost), "{lines:?}");
 }
 
 #[test]

@@ -5,14 +5,12 @@
 //! once a minute too. [`Reports`] decides, given the time; the [`Reporter`] is what the worker tells.
 
 use std::collections::HashMap;
-use std::sync::mpsc::sync_channel;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::queue::Queue;
 use super::retry::{Attempt, Next, Problem, ProblemKind};
-use crate::context::be_quiet;
-use crate::telemetry::log::{Line, LineWriter, Severity, say};
+use crate::telemetry::log::{Line, LineWriter, Severity};
 use crate::telemetry::operations::{End, Status};
 use crate::telemetry::{Fault, Stats, Watch};
 
@@ -26,8 +24,8 @@ const KINDS_MAX: usize = 32;
 /// The most characters of what a collector says that are repeated.
 const DETAIL_CHARS_MAX: usize = 300;
 
-/// How long the last line of a pipeline that is shut down is waited for, if nobody reads it.
-const LAST_LINE: Duration = Duration::from_millis(20);
+/// How long the last lines of a pipeline that is shut down are waited for, if nobody reads them.
+const LAST_LINE: Duration = Duration::from_millis(50);
 
 /// What the worker, and the tasks that send for it, tell what happened. It writes and publishes what follows.
 pub(crate) struct Reporter {
@@ -115,7 +113,7 @@ impl Reporter {
     /// now, because nobody is there to tell it later.
     ///
     /// # Blocking
-    /// For a few milliseconds, where the line cannot be written.
+    /// Until all lines are written, at most for [`LAST_LINE`].
     pub(crate) fn ended(&self) {
         let now = Instant::now();
         let mut stats = Stats::default();
@@ -127,17 +125,8 @@ impl Reporter {
             self.publish(&state, now);
             state.reports.last_losses(lost, &stats)
         };
-        let Some(line) = line else { return };
-        let (written, is_written) = sync_channel(1);
-        let writer = std::thread::Builder::new().name("trace-export".to_owned()).spawn(move || {
-            be_quiet();
-            say(&line);
-            // Whoever waited has gone on by now.
-            let _ = written.try_send(());
-        });
-        if writer.is_ok() {
-            let _ = is_written.recv_timeout(LAST_LINE);
-        }
+        self.write(line);
+        self.lines.wait(LAST_LINE);
     }
 
     /// The worker could not begin.
@@ -147,7 +136,8 @@ impl Reporter {
         state.watch.failed(Fault::Passing, why.clone());
         self.publish(&state, Instant::now());
         drop(state);
-        say(&Line { severity: Severity::Error, text: why, error_type: None });
+        self.write(Some(Line { severity: Severity::Error, text: why, error_type: None }));
+        self.lines.wait(LAST_LINE);
     }
 
     fn publish(&self, state: &State, now: Instant) {
@@ -156,7 +146,7 @@ impl Reporter {
 
     fn write(&self, line: Option<Line>) {
         if let Some(line) = line {
-            self.lines.write(line, |work| drop(tokio::task::spawn_blocking(work)));
+            self.lines.write(line);
         }
     }
 

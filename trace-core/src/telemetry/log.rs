@@ -2,13 +2,17 @@
 //! to standard error; never to both.
 //!
 //! A subscriber is somebody's code, and standard error may be a pipe that nobody reads. So a line is written on a
-//! thread that is there to be held up ([`LineWriter`]): one at a time, so that a reader that hangs takes one thread, and
-//! no name is left unresolved for want of one. Lines that come meanwhile wait, a few of them.
+//! thread that is there to be held up ([`LineWriter`]): one at a time, so that a reader that hangs takes one thread and no
+//! more. Lines that come meanwhile wait, a few of them.
 
 use std::collections::VecDeque;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
+
+use crate::context::be_quiet;
 
 /// A line for whoever runs the service.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +35,13 @@ pub(crate) enum Severity {
 
 /// The lines that are waiting to be written.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct LineWriter(Arc<Mutex<Lines>>);
+pub(crate) struct LineWriter(Arc<Shared>);
+
+#[derive(Debug, Default)]
+struct Shared {
+    lines: Mutex<Lines>,
+    idle: Condvar,
+}
 
 #[derive(Debug, Default)]
 struct Lines {
@@ -44,9 +54,13 @@ struct Lines {
 const WAITING_MAX: usize = 16;
 
 impl LineWriter {
-    /// Writes a line, and those that came meanwhile, on a thread that `spawn` finds; if another one is at it, the line
-    /// is left to that one.
-    pub(crate) fn write(&self, line: Line, spawn: impl FnOnce(Box<dyn FnOnce() + Send>)) {
+    /// Writes a line, and those that come meanwhile, on a thread of its own; if there is one already, the line is left to
+    /// that one.
+    pub(crate) fn write(&self, line: Line) {
+        self.write_by(line, say);
+    }
+
+    fn write_by(&self, line: Line, say: impl Fn(&Line) + Send + 'static) {
         {
             let mut lines = self.lock();
             if lines.waiting.len() < WAITING_MAX {
@@ -57,25 +71,38 @@ impl LineWriter {
             }
         }
         let writer = self.clone();
-        spawn(Box::new(move || writer.write_all()));
+        let started = thread::Builder::new().name("trace-export".to_owned()).spawn(move || {
+            be_quiet();
+            while let Some(line) = writer.next() {
+                // What a subscriber panics about, its panic hook has said.
+                let _ = catch_unwind(AssertUnwindSafe(|| say(&line)));
+            }
+        });
+        if started.is_err() {
+            // What waits is written together with the next line, if there is a thread by then.
+            self.lock().is_busy = false;
+        }
     }
 
-    fn write_all(&self) {
-        while let Some(line) = self.next() {
-            // What a subscriber panics about, its panic hook has said.
-            let _ = catch_unwind(AssertUnwindSafe(|| say(&line)));
-        }
+    /// Waits until everything is written, at most for `timeout`.
+    pub(crate) fn wait(&self, timeout: Duration) {
+        let lines = self.lock();
+        // A lock that is poisoned is nobody's fault here, and the lines are not worth more time.
+        let _ = self.0.idle.wait_timeout_while(lines, timeout, |lines| lines.is_busy);
     }
 
     fn next(&self) -> Option<Line> {
         let mut lines = self.lock();
         let line = lines.waiting.pop_front();
-        lines.is_busy = line.is_some();
+        if line.is_none() {
+            lines.is_busy = false;
+            self.0.idle.notify_all();
+        }
         line
     }
 
     fn lock(&self) -> MutexGuard<'_, Lines> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -124,7 +151,7 @@ mod subscriber {
 
 #[cfg(test)]
 mod tests {
-    use std::cell::{Cell, RefCell};
+    use std::sync::mpsc;
 
     use super::*;
 
@@ -135,18 +162,27 @@ mod tests {
     #[test]
     fn one_thread_writes_all_lines_and_only_a_few_wait_for_it() {
         let writer = LineWriter::default();
-        let spawned = RefCell::new(Vec::new());
-        for _ in 0..1_000 {
-            writer.write(line("held up"), |work| spawned.borrow_mut().push(work));
+        let (written, lines) = mpsc::channel();
+        let (let_go, gate) = mpsc::channel::<()>();
+        // Whoever writes first is held up until the gate's other end is gone.
+        let gate = Arc::new(Mutex::new(gate));
+        for number in 0..1_000 {
+            let (gate, written) = (Arc::clone(&gate), written.clone());
+            writer.write_by(line(&number.to_string()), move |line| {
+                let _ = gate.lock().unwrap().recv();
+                written.send((thread::current().id(), line.text.clone())).unwrap();
+            });
         }
-        assert_eq!(spawned.borrow().len(), 1, "the others are left to the one that writes");
-        assert_eq!(writer.lock().waiting.len(), WAITING_MAX);
-        // What is written here goes to standard error, or to the subscriber of this thread.
-        spawned.take().into_iter().for_each(|work| work());
+        assert!(writer.lock().waiting.len() >= WAITING_MAX - 1);
+        writer.wait(Duration::from_millis(1));
+        assert!(writer.lock().is_busy, "nobody waits for longer than he wants to");
+        drop(let_go);
+        writer.wait(Duration::from_secs(60));
         assert!(writer.lock().waiting.is_empty() && !writer.lock().is_busy);
-        let again = Cell::new(false);
-        writer.write(line("once more"), |_| again.set(true));
-        assert!(again.get(), "the next line finds a thread again");
+        let lines: Vec<_> = lines.try_iter().collect();
+        assert!((WAITING_MAX..=WAITING_MAX + 1).contains(&lines.len()), "{lines:?}");
+        assert!(lines.iter().all(|(thread, _)| *thread == lines[0].0), "one thread wrote them all");
+        assert_eq!((&*lines[0].1, &*lines[1].1), ("0", "1"), "the cause comes before what follows");
     }
 
     #[cfg(feature = "tracing")]
