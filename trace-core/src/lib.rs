@@ -69,9 +69,16 @@
 //! Memory is fixed ([`Config::memory_bytes_max`], 16 MiB). When it runs short, new traces are left out whole; when it is
 //! used up, spans are dropped.
 //!
-//! Standard error says what is wrong, each kind of trouble at most once a minute. Every span is counted, and every lost
-//! one by its [`DropReason`]: [`Tracer::stats`] gives the counts, and at rest
-//! `started = live + held + queued + spooled + exported + rejected + dropped`.
+//! What is wrong is told, each kind of trouble at most once a minute, and at most once a minute what was lost: to the
+//! program's `tracing` subscriber, if it has one and the feature `tracing` is on (target `trace_core`, level `WARN` where
+//! nothing is lost and `ERROR` where something is), else on standard error. [`Tracer::health`] tells the same to whoever
+//! asks: healthy, degraded or misconfigured, and why.
+//!
+//! Every span is counted, and every lost one by its [`DropReason`]: [`Tracer::stats`] gives the counts, and at rest
+//! `started = live + held + queued + spooled + exported + rejected + dropped`. With the feature `metrics`,
+//! `Tracer::observe` exports them as OpenTelemetry's `otel.sdk.*` metrics.
+//!
+//! What the exporter does makes no spans itself, on any of its threads, whatever else in the process makes some.
 //!
 //! # What to look for where
 //!
@@ -85,6 +92,7 @@
 //! | pass the context through a queue or another protocol | [`propagation`] |
 //! | pass data on to every service below | [`Baggage`] |
 //! | use `tracing`'s `#[instrument]`, and have ids in log lines | `bridge::tracing`, with the feature `tracing` |
+//! | know whether traces arrive, and what became of every span | [`Tracer::health`], [`Tracer::stats`] |
 //! | see in a test what was sent | `testing`, with the feature of that name |
 //!
 //! # Features
@@ -96,6 +104,7 @@
 //! | `gzip` | yes | `OTEL_EXPORTER_OTLP_COMPRESSION=gzip` |
 //! | `tls` | yes | `https` endpoints, by `rustls` |
 //! | `tracing` | | spans and log lines of the `tracing` crate |
+//! | `metrics` | | `Tracer::observe`: what became of the spans, as metrics of the `opentelemetry` crate |
 //! | `testing` | | a collector in the test's own process |
 //!
 //! Features add, and never change what is there.
@@ -132,4 +141,4 @@ pub use span::{
     Attached, Attributes, Key, Run, Scope, Span, SpanBuilder, SpanKind, SpanName, SpanRef, StatusCode, Value,
     db, display, span,
 };
-pub use telemetry::{DropReason, Dropped, Stats};
+pub use telemetry::{ByParent, DropReason, Dropped, Health, OPERATION_BOUNDS_SECONDS, Operation, Stats};

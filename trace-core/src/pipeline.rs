@@ -7,7 +7,7 @@ use std::fmt;
 use std::io::{self, Write};
 use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use crate::clock::Clock;
@@ -17,7 +17,7 @@ use crate::export::{self, FlushError, WorkerHandle};
 use crate::propagation::Propagator;
 use crate::sampler::{AnySampler, Settled};
 use crate::span::{SpanBuilder, SpanName};
-use crate::telemetry::Stats;
+use crate::telemetry::{Components, Health, Stats};
 
 pub(crate) struct Pipeline {
     pub(crate) queue: Queue,
@@ -32,6 +32,11 @@ pub(crate) struct Pipeline {
     enabled: bool,
     propagator: Propagator,
     reports: Vec<Report>,
+    /// How its parts are called in metrics.
+    #[cfg_attr(not(feature = "metrics"), expect(dead_code, reason = "metrics alone have names"))]
+    pub(crate) components: Components,
+    /// What of the configuration keeps spans from where they should go.
+    misconfigured: Option<Arc<str>>,
     /// Set once, right after the pipeline is made; never, where nothing is sent.
     worker: OnceLock<WorkerHandle>,
 }
@@ -56,7 +61,7 @@ fn compressor_bytes(config: &Config) -> usize {
 }
 
 impl Pipeline {
-    fn new(config: &Config, reports: Vec<Report>) -> &'static Self {
+    fn new(config: &Config, reports: Vec<Report>, misconfigured: Option<Arc<str>>) -> &'static Self {
         let records = !config.disabled && !matches!(config.exporter, ExporterConfig::None);
         let sixteenth = (config.memory_bytes_max - compressor_bytes(config)) / 16;
         let limits = QueueLimits {
@@ -75,18 +80,55 @@ impl Pipeline {
             enabled: !config.disabled,
             propagator: Propagator::from_names(&config.propagators),
             reports,
+            components: Components::of(config),
+            misconfigured,
             worker: OnceLock::new(),
         }))
     }
 
-    fn start(config: &Config, reports: Vec<Report>) -> Result<&'static Self, ConfigError> {
-        let pipeline = Self::new(config, reports);
+    fn start(
+        config: &Config,
+        reports: Vec<Report>,
+        misconfigured: Option<Arc<str>>,
+    ) -> Result<&'static Self, ConfigError> {
+        let pipeline = Self::new(config, reports, misconfigured);
         if pipeline.records {
             let worker = export::start(&pipeline.queue, || pipeline.clock.publish(), config)?;
             // Nobody else has the pipeline yet.
             let _ = pipeline.worker.set(worker);
         }
         Ok(pipeline)
+    }
+
+    fn health(&self) -> Health {
+        if let Some(why) = &self.misconfigured {
+            return Health::Misconfigured(Arc::clone(why));
+        }
+        if self.worker.get().is_some_and(WorkerHandle::is_of_another_process) {
+            return Health::Degraded("the process was forked, and what sends spans is its parent's".into());
+        }
+        self.queue.export.health.get()
+    }
+}
+
+/// Whether a report is about where spans go: such a fault does not pass, however well they arrive elsewhere.
+fn is_about_the_way(report: &Report) -> bool {
+    match report.source().strip_prefix("OTEL_") {
+        Some("TRACES_EXPORTER") => true,
+        Some(variable) => variable.strip_prefix("EXPORTER_OTLP_").is_some_and(|what| {
+            let what = what.strip_prefix("TRACES_").unwrap_or(what);
+            const WAY: [&str; 7] = [
+                "PROTOCOL",
+                "ENDPOINT",
+                "HEADERS",
+                "INSECURE",
+                "CERTIFICATE",
+                "CLIENT_KEY",
+                "CLIENT_CERTIFICATE",
+            ];
+            WAY.contains(&what)
+        }),
+        None => false,
     }
 }
 
@@ -156,7 +198,7 @@ impl Tracer {
     /// A pipeline without a worker: a test takes the chunks itself.
     #[cfg(test)]
     pub(crate) fn detached(config: &Config) -> Self {
-        Self::of(Some(Pipeline::new(config, Vec::new())))
+        Self::of(Some(Pipeline::new(config, Vec::new(), None)))
     }
 
     /// Begins a span of this pipeline, below the current context.
@@ -180,6 +222,24 @@ impl Tracer {
             pipeline.queue.read(&mut stats);
         }
         stats
+    }
+
+    /// Whether spans arrive where they should, and if not, why: for a readiness page, a dashboard, or whoever asks.
+    ///
+    /// It takes some nanoseconds and never waits. What it says is at most a second old.
+    ///
+    /// ```
+    /// use trace_core::{Health, Tracer};
+    ///
+    /// match Tracer::disabled().health() {
+    ///     Health::Healthy => {}
+    ///     health => println!("tracing is {health}"),
+    /// }
+    /// ```
+    ///
+    /// A service whose tracing is not healthy serves as well as any; this is nothing to restart it for.
+    pub fn health(&self) -> Health {
+        self.get().map_or(Health::Healthy, Pipeline::health)
     }
 
     /// What was wrong with the configuration that the pipeline was started with, and what was used instead.
@@ -275,6 +335,8 @@ impl fmt::Debug for Tracer {
 pub struct TracerBuilder {
     config: Config,
     reports: Vec<Report>,
+    /// Whether the way that spans go is set in code, whatever the environment says of it.
+    way_is_given: bool,
 }
 
 impl TracerBuilder {
@@ -282,6 +344,7 @@ impl TracerBuilder {
     #[must_use]
     pub fn from_env(mut self) -> Self {
         (self.config, self.reports) = Config::from_env();
+        self.way_is_given = false;
         self
     }
 
@@ -289,6 +352,7 @@ impl TracerBuilder {
     #[must_use]
     pub fn config(mut self, config: Config) -> Self {
         self.config = config;
+        self.way_is_given = true;
         self
     }
 
@@ -327,6 +391,7 @@ impl TracerBuilder {
     #[must_use]
     pub fn exporter(mut self, exporter: ExporterConfig) -> Self {
         self.config.exporter = exporter;
+        self.way_is_given = true;
         self
     }
 
@@ -336,14 +401,24 @@ impl TracerBuilder {
         for report in &self.reports {
             say(report);
         }
-        let Self { config, reports } = self;
+        let misconfigured = self.misconfigured();
+        let Self { config, reports, .. } = self;
         let propagators = config.propagators.clone();
-        let pipeline = Pipeline::start(&config, reports).or_else(|error| {
-            say(&format_args!("{error}; nothing is recorded"));
+        let pipeline = Pipeline::start(&config, reports.clone(), misconfigured).or_else(|error| {
+            let why = format!("{error}; nothing is recorded");
+            say(&why);
             let config = Config { exporter: ExporterConfig::None, propagators, ..Config::default() };
-            Pipeline::start(&config, Vec::new())
+            let reports = reports.into_iter().chain(error.reports().iter().cloned()).collect();
+            Pipeline::start(&config, reports, Some(why.into()))
         });
         Traces { tracer: Tracer::of(pipeline.ok()) }
+    }
+
+    /// What keeps spans from where the environment wants them.
+    fn misconfigured(&self) -> Option<Arc<str>> {
+        let records = !self.config.disabled && !matches!(self.config.exporter, ExporterConfig::None);
+        let report = self.reports.iter().find(|report| is_about_the_way(report))?;
+        (records && !self.way_is_given).then(|| report.to_string().into())
     }
 
     /// Starts the pipeline as [`build`](Self::build) does, and makes it the one that serves the whole process: [`tracer`]
@@ -363,11 +438,11 @@ impl TracerBuilder {
     /// # Errors
     /// The faults of the configuration.
     pub fn try_build(self) -> Result<Traces, ConfigError> {
-        let Self { config, reports } = self;
+        let Self { config, reports, .. } = self;
         if let Some(error) = ConfigError::from_reports(reports) {
             return Err(error);
         }
-        Ok(Traces { tracer: Tracer::of(Some(Pipeline::start(&config, Vec::new())?)) })
+        Ok(Traces { tracer: Tracer::of(Some(Pipeline::start(&config, Vec::new(), None)?)) })
     }
 }
 
@@ -468,5 +543,55 @@ impl Traces {
         let tracer = self.tracer;
         std::mem::forget(self);
         tracer
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is built from an environment.
+    fn built(environment: &[(&str, &str)], change: impl FnOnce(TracerBuilder) -> TracerBuilder) -> Traces {
+        let (config, reports) = Config::from_lookup(
+            |name| environment.iter().find(|(known, _)| *known == name).map(|(_, value)| value.into()),
+            environment.iter().map(|(name, _)| name.into()),
+        );
+        change(TracerBuilder { config, reports, way_is_given: false }).build()
+    }
+
+    #[test]
+    fn a_configuration_that_sends_spans_elsewhere_than_it_says_is_told_as_long_as_the_process_lives() {
+        for (variable, value) in [
+            ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector at home"),
+            ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "ftp://collector"),
+            ("OTEL_EXPORTER_OTLP_PROTOCOL", "carrier pigeon"),
+            ("OTEL_EXPORTER_OTLP_HEADERS", "api key=1"),
+            ("OTEL_TRACES_EXPORTER", "jager"),
+        ] {
+            let traces = built(&[(variable, value)], |builder| builder);
+            let health = traces.health();
+            assert_eq!(health.as_str(), "misconfigured", "{variable}");
+            assert_eq!(health.why(), Some(&*traces.reports()[0].to_string()));
+            assert!(health.why().is_some_and(|why| why.starts_with(variable)), "{health}");
+            let _ = traces.blocking_shutdown(Duration::ZERO);
+            assert_eq!(traces.health(), health);
+        }
+    }
+
+    #[test]
+    fn a_fault_elsewhere_in_the_configuration_or_one_that_does_not_matter_is_none() {
+        let elsewhere = [("OTEL_BSP_SCHEDULE_DELAY", "soon"), ("OTEL_EXPORTER_OTLP_TIMEOUT", "late")];
+        let bad = ("OTEL_EXPORTER_OTLP_ENDPOINT", "collector at home");
+        let built = [
+            built(&elsewhere, |builder| builder),
+            built(&[bad, ("OTEL_SDK_DISABLED", "true")], |builder| builder),
+            built(&[bad, ("OTEL_TRACES_EXPORTER", "none")], |builder| builder),
+            built(&[bad], |builder| builder.exporter(ExporterConfig::Console)),
+        ];
+        for traces in built {
+            assert!(!traces.reports().is_empty());
+            assert_eq!(traces.health(), Health::Healthy, "{:?}", traces.reports());
+            let _ = traces.blocking_shutdown(Duration::ZERO);
+        }
     }
 }

@@ -2,9 +2,26 @@
 //!
 //! Each way to lose a span has a name, and each name a counter, declared once, in [`DropReason`]. A counter has one
 //! writer at a time, so counting needs no contended instruction; reading sums them up.
+//!
+//! What follows from the counts, and from how batches fare, is in [`health`]; how long batches take, in [`operations`];
+//! and the way by which people are told, in [`log`].
+
+mod component;
+mod health;
+pub(crate) mod log;
+pub(crate) mod operations;
 
 use std::fmt;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::SpanContext;
+
+#[cfg_attr(not(feature = "metrics"), expect(unused_imports, reason = "metrics alone name one"))]
+pub(crate) use self::component::Component;
+pub(crate) use self::component::Components;
+pub use self::health::Health;
+pub(crate) use self::health::{Fault, Published, Watch};
+pub use self::operations::{OPERATION_BOUNDS_SECONDS, Operation};
 
 /// Why a recorded span did not reach the backend.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -83,6 +100,38 @@ pub struct Stats {
     pub sampled_out: u64,
     /// Local roots that were not recorded because memory was short: not among the started.
     pub shed: u64,
+    /// The [`started`](Self::started), by where their parent is.
+    pub started_by_parent: ByParent,
+    /// The [`sampled_out`](Self::sampled_out) and the [`shed`](Self::shed), by where their parent is.
+    pub not_recorded_by_parent: ByParent,
+    /// Spans that were handed over to be sent, since the start: a part of them may still be on its way, and the others
+    /// are exported, rejected or [`dropped_by_exporter`](Self::dropped_by_exporter).
+    pub submitted: u64,
+    /// Of the [`queued`](Self::queued), those that are being sent at the moment.
+    pub in_flight: u64,
+    /// Of the [`dropped`](Self::dropped), those that were being sent when they were.
+    pub dropped_by_exporter: Dropped,
+    /// The most finished spans that may wait, where the configuration counts in spans (`OTEL_BSP_MAX_QUEUE_SIZE`).
+    pub queue_spans_max: Option<u64>,
+    /// The memory that is taken for spans, in bytes: live and finished ones, and what is put by for more.
+    pub memory_bytes: u64,
+    /// The most that [`memory_bytes`](Self::memory_bytes) can be: fourteen sixteenths of
+    /// [`Config::memory_bytes_max`](crate::config::Config::memory_bytes_max); the rest is for requests under way.
+    pub memory_bytes_max: u64,
+    /// How the batches fared, and how long they took, by how that ended.
+    pub operations: Vec<Operation>,
+}
+
+/// Spans by where their parent is: `otel.span.parent.origin`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct ByParent {
+    /// They have no parent.
+    pub none: u64,
+    /// The parent is a span of this process.
+    pub local: u64,
+    /// The parent is a span of a caller.
+    pub remote: u64,
 }
 
 impl Stats {
@@ -112,7 +161,22 @@ impl fmt::Display for Stats {
             let comma = if i == 0 { "" } else { "," };
             write!(f, "{comma}\"{reason}\":{}", self.dropped.count(reason))?;
         }
-        write!(f, "}},\"sampled_out\":{},\"shed\":{}}}", self.sampled_out, self.shed)
+        write!(
+            f,
+            "}},\"sampled_out\":{},\"shed\":{},\"submitted\":{},\"in_flight\":{},\"memory_bytes\":{},\
+             \"memory_bytes_max\":{},\"operations\":[",
+            self.sampled_out,
+            self.shed,
+            self.submitted,
+            self.in_flight,
+            self.memory_bytes,
+            self.memory_bytes_max
+        )?;
+        for (i, operation) in self.operations.iter().enumerate() {
+            let comma = if i == 0 { "" } else { "," };
+            write!(f, "{comma}{operation}")?;
+        }
+        f.write_str("]}")
     }
 }
 
@@ -179,6 +243,51 @@ impl DropCounters {
     }
 }
 
+/// Where the parent of a span is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ParentOrigin {
+    None,
+    Local,
+    Remote,
+}
+
+impl ParentOrigin {
+    #[inline]
+    pub(crate) fn of(parent: Option<&SpanContext>) -> Self {
+        match parent {
+            None => Self::None,
+            Some(parent) if parent.is_remote() => Self::Remote,
+            Some(_) => Self::Local,
+        }
+    }
+}
+
+/// One counter for each place where a parent can be. A span is counted in one of them, so that to tell them apart costs
+/// nothing but to choose.
+#[derive(Debug, Default)]
+pub(crate) struct ParentCounters([Counter; 3]);
+
+impl ParentCounters {
+    #[inline]
+    pub(crate) fn of(&self, origin: ParentOrigin) -> &Counter {
+        &self.0[origin as usize]
+    }
+
+    pub(crate) fn sum_into(&self, by_parent: &mut ByParent) {
+        let [none, local, remote] = self.0.each_ref().map(Counter::get);
+        by_parent.none += none;
+        by_parent.local += local;
+        by_parent.remote += remote;
+    }
+}
+
+impl ByParent {
+    /// All of them.
+    pub fn total(&self) -> u64 {
+        self.none + self.local + self.remote
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -205,7 +314,8 @@ mod tests {
             stats.to_string(),
             "{\"started\":3,\"live\":0,\"held\":0,\"queued\":0,\"spooled\":0,\"exported\":2,\"rejected\":0,\
              \"dropped\":{\"queue_full\":1,\"live_limit\":0,\"already_shutdown\":0,\"export_failed\":0,\
-             \"outcome_unknown\":0,\"exporter_panicked\":0},\"sampled_out\":0,\"shed\":0}"
+             \"outcome_unknown\":0,\"exporter_panicked\":0},\"sampled_out\":0,\"shed\":0,\
+             \"submitted\":0,\"in_flight\":0,\"memory_bytes\":0,\"memory_bytes_max\":0,\"operations\":[]}"
         );
     }
 }

@@ -207,24 +207,26 @@ async fn start(
     let mut process = command.spawn().with_context(|| format!("{name} cannot be started"))?;
     let stdout = process.stdout.take().context("standard output is a pipe")?;
     let mut lines = BufReader::new(stdout).lines();
-    let address = match timeout(START_TIMEOUT, lines.next_line()).await {
+    let announced = match timeout(START_TIMEOUT, lines.next_line()).await {
         Ok(line) => match line? {
-            Some(line) => {
-                serde_json::from_str::<Announcement>(&line)
-                    .with_context(|| format!("{name} begins with {line:?}"))?
-                    .listening
-            }
+            Some(line) => serde_json::from_str::<Announcement>(&line)
+                .with_context(|| format!("{name} begins with {line:?}"))?,
             None => bail!("{name} ended with {}", process.wait().await?),
         },
         Err(_) => bail!("{name} did not start within {START_TIMEOUT:?}"),
     };
+    if let Some(collector) = collector {
+        collector.watch(announced.status);
+    }
     let output = tokio::spawn(pass_on(lines));
-    Ok((Running { name, process, output }, format!("http://{address}")))
+    Ok((Running { name, process, output }, format!("http://{}", announced.listening)))
 }
 
 #[derive(Deserialize)]
 struct Announcement {
     listening: SocketAddr,
+    /// Where it says how it is.
+    status: String,
 }
 
 async fn pass_on(mut lines: Lines<BufReader<ChildStdout>>) {

@@ -56,6 +56,10 @@ struct CollectorArgs {
     /// Where OTLP/gRPC is received.
     #[arg(long, default_value = "127.0.0.1:4317")]
     otlp_grpc: SocketAddr,
+    /// Where a service says how it is, to be shown on the page: the address that it names when it starts, with `/status`.
+    /// May be given several times.
+    #[arg(long = "status-of", value_name = "URL")]
+    status_of: Vec<String>,
     /// How many traces are kept.
     #[arg(long, default_value_t = collector::Limits::default().traces_max)]
     traces: usize,
@@ -79,6 +83,7 @@ async fn collect(args: CollectorArgs) -> anyhow::Result<()> {
         collector::Addresses { page: args.listen, otlp_http: args.otlp_http, otlp_grpc: args.otlp_grpc };
     let limits = collector::Limits { traces_max: args.traces, ..collector::Limits::default() };
     let collector = collector::Collector::start(addresses, limits).await?;
+    args.status_of.into_iter().for_each(|address| collector.watch(address));
     println!("page       {}", collector.page());
     println!("OTLP/HTTP  {}", collector.http_endpoint());
     println!("OTLP/gRPC  {}", collector.grpc_endpoint());

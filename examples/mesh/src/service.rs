@@ -6,6 +6,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use axum::Router;
+use axum::http::header::CONTENT_TYPE;
+use axum::routing::get;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -18,6 +21,9 @@ pub(crate) struct Service {
     /// Where to listen. Port 0 is any free one; the service says which on its first line.
     #[arg(long, env = "MESH_LISTEN", default_value = "127.0.0.1:0")]
     pub(crate) listen: SocketAddr,
+    /// Where to answer, under `/status`, how the service is and what became of its spans.
+    #[arg(long, env = "MESH_STATUS_LISTEN", default_value = "127.0.0.1:0")]
+    pub(crate) status_listen: SocketAddr,
     /// End when standard input ends, as it does when the parent process is gone, however it went.
     #[arg(long, hide = true)]
     pub(crate) with_parent: bool,
@@ -32,20 +38,29 @@ const LAST_EXPORT: Duration = Duration::from_secs(5);
 impl Service {
     /// Runs a service until it is told to stop.
     ///
-    /// It writes two lines of JSON on standard output: `{"service":…,"listening":…}` when it can be reached, and at the
-    /// end `{"service":…,"counters":…}`: what became of every span that it started.
+    /// It writes two lines of JSON on standard output: `{"service":…,"listening":…,"status":…}` when it can be reached, and
+    /// at the end `{"service":…,"counters":…}`: what became of every span that it started.
     pub(crate) async fn run<F, S>(self, name: &'static str, serve: F) -> anyhow::Result<()>
     where
         F: FnOnce(TcpListener, oneshot::Receiver<()>) -> S,
         S: Future<Output = anyhow::Result<()>>,
     {
-        let named = std::env::var_os("OTEL_SERVICE_NAME").is_some();
+        let named = std::env::var("OTEL_SERVICE_NAME").ok().filter(|name| !name.is_empty());
         let tracer = Tracer::builder().from_env();
-        let traces = if named { tracer } else { tracer.service_name(name) }.init();
+        let traces = if named.is_some() { tracer } else { tracer.service_name(name) }.init();
         let listener = TcpListener::bind(self.listen)
             .await
             .with_context(|| format!("{name} cannot listen on {}", self.listen))?;
-        announce(name, listener.local_addr()?)?;
+        let status = TcpListener::bind(self.status_listen)
+            .await
+            .with_context(|| format!("{name} cannot listen on {}", self.status_listen))?;
+        announce(name, listener.local_addr()?, status.local_addr()?)?;
+        // On a port of its own, as in a cluster, where it is nothing for the outside; and no request for it makes a trace.
+        let tracer = traces.tracer();
+        let known_as = serde_json::Value::from(named.unwrap_or_else(|| name.to_owned()));
+        let answer =
+            move || async move { ([(CONTENT_TYPE, "application/json")], status_of(&known_as, tracer)) };
+        tokio::spawn(axum::serve(status, Router::new().route("/status", get(answer))).into_future());
 
         let (stop, stopped) = oneshot::channel();
         let serving = serve(listener, stopped);
@@ -66,8 +81,16 @@ impl Service {
     }
 }
 
-fn announce(name: &str, address: SocketAddr) -> anyhow::Result<()> {
-    say(&format!(r#"{{"service":"{name}","listening":"{address}"}}"#))
+fn announce(name: &str, address: SocketAddr, status: SocketAddr) -> anyhow::Result<()> {
+    say(&format!(r#"{{"service":"{name}","listening":"{address}","status":"http://{status}/status"}}"#))
+}
+
+/// How a service is, as JSON; it is called as in its traces.
+fn status_of(name: &serde_json::Value, tracer: Tracer) -> String {
+    let health = tracer.health();
+    let why = serde_json::Value::from(health.why());
+    let (health, counters) = (health.as_str(), tracer.stats());
+    format!(r#"{{"service":{name},"health":"{health}","why":{why},"counters":{counters}}}"#)
 }
 
 fn account(name: &str, stats: &Stats) -> anyhow::Result<()> {

@@ -6,7 +6,7 @@ use std::io::{BufRead, BufReader, Read};
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use trace_core::testing::Collector;
@@ -75,12 +75,83 @@ fn the_page_and_its_api_show_the_order_until_the_mesh_is_killed_with_all_its_ser
     assert_eq!(trace["services"].as_array().unwrap().len(), 4);
     assert_eq!(trace["flaw"], Value::Null);
 
+    // Each service says how it is, and the page's API what each said.
+    let services = wait_for_services(page, |services| {
+        services.len() == 4
+            && services.iter().all(|service| service["counters"]["exported"].as_u64() > Some(0))
+    });
+    let names: Vec<_> = services.iter().map(|service| service["service"].as_str().unwrap()).collect();
+    assert_eq!(names, ["inventory", "payments", "orders", "gateway"]);
+    for service in &services {
+        assert_eq!(
+            (&service["health"], &service["why"]),
+            (&Value::from("healthy"), &Value::Null),
+            "{service}"
+        );
+        assert_eq!(service["answers"], true, "{service}");
+    }
+
     let mut stderr = process.0.stderr.take().unwrap();
     drop(process);
     // The services write to the same pipe: it ends when the last of them is gone.
     let (gone, is_gone) = mpsc::channel();
     thread::spawn(move || gone.send(stderr.read_to_end(&mut Vec::new())));
     is_gone.recv_timeout(Duration::from_secs(20)).expect("no service outlives the mesh").unwrap();
+}
+
+#[test]
+fn the_page_tells_why_the_traces_of_a_service_do_not_arrive_and_when_it_is_gone() {
+    let mut payments = mesh();
+    payments
+        .args(["payments", "--listen", "127.0.0.1:0"])
+        .env("OTEL_EXPORTER_OTLP_ENDPOINT", "the collector");
+    let mut payments = Running(payments.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut lines = BufReader::new(payments.0.stdout.take().unwrap()).lines();
+    let announced: Value = serde_json::from_str(&lines.next().unwrap().unwrap()).unwrap();
+    let status = announced["status"].as_str().unwrap();
+
+    let any = "127.0.0.1:0";
+    let mut collector = mesh();
+    collector.args([
+        "collector",
+        "--listen",
+        any,
+        "--otlp-http",
+        any,
+        "--otlp-grpc",
+        any,
+        "--status-of",
+        status,
+    ]);
+    let mut collector = Running(collector.stdout(Stdio::piped()).spawn().unwrap());
+    let mut lines = BufReader::new(collector.0.stdout.take().unwrap()).lines();
+    let line = lines.next().unwrap().unwrap();
+    let page = line.strip_prefix("page").unwrap().trim();
+
+    let services = wait_for_services(page, |services| services[0]["answers"] == true);
+    let [service] = &services[..] else { panic!("{services:?}") };
+    assert_eq!((&service["service"], &service["health"]), (&"payments".into(), &"misconfigured".into()));
+    let why = service["why"].as_str().unwrap();
+    assert!(why.starts_with("OTEL_EXPORTER_OTLP_ENDPOINT=\"the collector\": "), "{why}");
+
+    drop(payments);
+    let services = wait_for_services(page, |services| services[0]["answers"] == false);
+    assert_eq!(services[0]["service"], "payments", "what it said last stays");
+    assert!(services[0]["seen_ms"].is_u64(), "{services:?}");
+}
+
+/// What the API of a page tells of the services, once it is as wanted.
+#[track_caller]
+fn wait_for_services(page: &str, is_wanted: impl Fn(&[Value]) -> bool) -> Vec<Value> {
+    let start = Instant::now();
+    loop {
+        let services: Vec<Value> = serde_json::from_str(&get(&format!("{page}/api/services"))).unwrap();
+        if is_wanted(&services) {
+            return services;
+        }
+        assert!(start.elapsed() < Duration::from_secs(60), "{services:?}");
+        thread::sleep(Duration::from_millis(20));
+    }
 }
 
 /// Killed when it is dropped, without a chance to tell its services.

@@ -2,14 +2,39 @@
 //!
 //! It is exchanged six times for a request that is served, so that a borrow that is counted would be half of the work.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::{mem, ptr};
 
 use super::Context;
+use crate::Tracer;
 
 thread_local! {
     static CURRENT: UnsafeCell<Context> = const { UnsafeCell::new(Context::new()) };
+}
+
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// From now on no span is recorded that this thread starts, whoever starts it, by whatever tracer, below whatever
+/// context.
+///
+/// It is for threads that work for the exporter: a span made of what is done to send spans would have to be sent too. A
+/// context that records nothing is not enough there. It is current as well, for what looks at contexts alone; but a
+/// program's own code may run on these threads (a subscriber of logs, a panic hook, an allocator), and that code may
+/// have a tracer or a context in its hands.
+pub(crate) fn be_quiet() {
+    QUIET.set(true);
+    let context = Context { tracer: Some(Tracer::disabled()), ..Context::new() };
+    // For as long as the thread lives.
+    mem::forget(context.attach());
+}
+
+/// Whether nothing is recorded on this thread: see [`be_quiet`].
+#[inline]
+pub(crate) fn is_quiet() -> bool {
+    QUIET.get()
 }
 
 /// Looks at the current context. Nothing that `f` does may change it: `f` is ours, and runs no code of others.

@@ -21,7 +21,7 @@ pub use baggage::{Baggage, BaggageError, BaggageMember};
 pub use current::ContextGuard;
 #[cfg(feature = "tracing")]
 pub(crate) use current::replace;
-pub(crate) use current::{Entered, swap as swap_current, with_current};
+pub(crate) use current::{Entered, be_quiet, is_quiet, swap as swap_current, with_current};
 pub use future::{FutureExt, InContext};
 pub use span_context::{SpanContext, TraceFlags};
 pub use task::{carry, spawn, spawn_blocking, spawn_thread};

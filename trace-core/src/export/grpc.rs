@@ -22,7 +22,7 @@ use super::connect::{MayBlock, tcp_connector};
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
 use super::transport::{
-    ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, first_cause, shown, timed_out, unanswered,
+    ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, broken, by, first_cause, shown, timed_out, unanswered,
 };
 use crate::config::{Compression, OtlpConfig};
 use crate::otlp::response;
@@ -75,13 +75,13 @@ impl Grpc {
         if wire.is_compressed() {
             headers.insert(GRPC_ENCODING, HeaderValue::from_static("gzip"));
         }
-        match by(deadline, &self.shown, call(channel, request)).await {
+        match by(deadline, &self.shown, call(channel, request, &self.shown)).await {
             Ok(Ok(reply)) => Ok(judge(&reply)),
-            Ok(Err(text)) => {
+            Ok(Err(problem)) => {
                 if self.config.certificate.is_some() || self.config.client_certificate.is_some() {
                     self.forget_channel();
                 }
-                Err(unanswered(Problem::new(ProblemKind::Connection, format!("{}: {text}", self.shown))))
+                Err(unanswered(problem))
             }
             Err(_) => {
                 self.forget_channel();
@@ -112,6 +112,14 @@ impl Transport for Grpc {
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
         Box::pin(async move { self.try_attempt(parcel, deadline).await.unwrap_or_else(|attempt| attempt) })
+    }
+
+    fn is_grpc(&self) -> bool {
+        true
+    }
+
+    fn start_over(&self) {
+        self.forget_channel();
     }
 }
 
@@ -178,10 +186,11 @@ fn setup(text: impl Into<String>) -> Problem {
     Problem::new(ProblemKind::Setup, text)
 }
 
-async fn call(mut channel: Channel, request: Request<Body>) -> Result<Reply, String> {
-    let text = |error: tonic::transport::Error| first_cause(&error);
-    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(text)?;
-    let response = channel.call(request).await.map_err(text)?;
+async fn call(mut channel: Channel, request: Request<Body>, endpoint: &str) -> Result<Reply, Problem> {
+    let problem = |error: tonic::transport::Error| broken(endpoint, &error);
+    let cut = |text: &str| Problem::new(ProblemKind::Connection, format!("{endpoint}: {text}"));
+    poll_fn(|cx| channel.poll_ready(cx)).await.map_err(problem)?;
+    let response = channel.call(request).await.map_err(problem)?;
     let (head, body) = response.into_parts();
     let mut reply = Reply { http_status: head.status, headers: head.headers, ..Reply::default() };
     if reply.headers.contains_key(GRPC_STATUS) {
@@ -190,11 +199,11 @@ async fn call(mut channel: Channel, request: Request<Body>) -> Result<Reply, Str
     }
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
-        match frame.map_err(|status| status.message().to_owned())?.into_data() {
+        match frame.map_err(|status| cut(status.message()))?.into_data() {
             Ok(data) => {
                 reply.message.extend_from_slice(&data);
                 if reply.message.len() > ANSWER_BYTES_MAX {
-                    return Err("an answer without end".to_owned());
+                    return Err(cut("an answer without end"));
                 }
             }
             Err(frame) => {

@@ -28,7 +28,7 @@ use super::connect::{MayBlock, TcpConnector, tcp_connector};
 use super::message;
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 use super::tls;
-use super::transport::{ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, by, first_cause, shown, unanswered};
+use super::transport::{ANSWER_BYTES_MAX, Parcel, Transport, USER_AGENT, broken, by, shown, unanswered};
 use crate::config::{Compression, OtlpConfig};
 use crate::otlp::response;
 
@@ -70,6 +70,7 @@ impl Http {
         };
 
         let (head, body) = response.into_parts();
+        parcel.http_status = Some(head.status.as_u16());
         let retry_after = retry_after(&head.headers, SystemTime::now());
         // The status is the answer; what comes after it may be late, cut or nonsense.
         let answer = by(deadline, &self.shown, read(body)).await.unwrap_or_default();
@@ -96,8 +97,7 @@ impl Http {
             // It may be about a certificate that has been renewed since.
             *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
         }
-        let detail = format!("{}: {}", self.shown, first_cause(error));
-        unanswered(Problem::new(ProblemKind::Connection, detail))
+        unanswered(broken(&self.shown, error))
     }
 }
 
@@ -108,6 +108,10 @@ impl Transport for Http {
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>> {
         Box::pin(async move { self.try_attempt(parcel, deadline).await.unwrap_or_else(|attempt| attempt) })
+    }
+
+    fn start_over(&self) {
+        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 

@@ -47,8 +47,6 @@ use crate::config::{Config, ConfigError, ExporterConfig, OtlpConfig, Report};
 use crate::otlp::request::resource_field;
 
 pub(crate) use self::worker::WorkerHandle;
-#[cfg(feature = "testing")]
-pub(crate) use self::worker::be_quiet;
 
 /// Why a flush or a shutdown did not deliver everything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

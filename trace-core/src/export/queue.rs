@@ -18,7 +18,8 @@ use crossbeam_queue::ArrayQueue;
 use super::chunk::{Chunk, SPAN_BYTES_MAX};
 use super::try_lock::{TryLock, TryLockGuard};
 use crate::span::{Life, Scope, SpanCell};
-use crate::telemetry::{Counter, DropCounters, DropReason, Stats};
+use crate::telemetry::operations::{Observers, Operations};
+use crate::telemetry::{Counter, DropCounters, DropReason, ParentCounters, ParentOrigin, Published, Stats};
 
 /// How much a queue may hold.
 #[derive(Clone, Copy, Debug)]
@@ -92,14 +93,14 @@ struct SlotInner {
 
 #[derive(Default)]
 struct SlotCounters {
-    started: Counter,
+    started: ParentCounters,
     /// Up where a span starts, down where it ends: the sum over the slots counts, not the part.
     live: Counter,
     /// Spans put into chunks.
     queued: Counter,
     dropped: DropCounters,
-    sampled_out: Counter,
-    shed: Counter,
+    sampled_out: ParentCounters,
+    shed: ParentCounters,
 }
 
 /// What the worker counts.
@@ -112,6 +113,16 @@ pub(crate) struct ExportCounters {
     pub(crate) exported: Counter,
     pub(crate) rejected: Counter,
     pub(crate) dropped: DropCounters,
+    /// Spans handed over to be sent.
+    pub(crate) submitted: Counter,
+    /// Of the pending, those that are being sent.
+    pub(crate) in_flight: Counter,
+    /// Of the dropped, those that were being sent.
+    pub(crate) failed: DropCounters,
+    pub(crate) operations: Operations,
+    pub(crate) observers: Observers,
+    /// What the worker makes of all that.
+    pub(crate) health: Published,
 }
 
 thread_local! {
@@ -148,10 +159,10 @@ impl Queue {
 
     /// Takes memory for a new live span and counts it as started, or says that there is none.
     #[inline]
-    pub(crate) fn start(&self) -> Option<Box<SpanCell>> {
+    pub(crate) fn start(&self, parent: ParentOrigin) -> Option<Box<SpanCell>> {
         let Some((slot, mut inner)) = self.try_any_slot() else {
             let cell = self.allocate_cell()?;
-            self.overflow.started.add_shared(1);
+            self.overflow.started.of(parent).add_shared(1);
             self.overflow.live.add_shared(1);
             return Some(cell);
         };
@@ -159,20 +170,20 @@ impl Queue {
             Some(cell) => cell,
             None => self.allocate_cell().or_else(|| self.steal_cell(slot))?,
         };
-        slot.counters.started.add(1);
+        slot.counters.started.of(parent).add(1);
         slot.counters.live.add(1);
         Some(cell)
     }
 
-    /// Counts a span that could not be started as started and dropped.
+    /// Counts a span, the child of one that was, which could not be started, as started and dropped.
     pub(crate) fn drop_unstarted(&self, reason: DropReason) {
         match self.try_any_slot() {
             Some((slot, _held)) => {
-                slot.counters.started.add(1);
+                slot.counters.started.of(ParentOrigin::Local).add(1);
                 slot.counters.dropped.of(reason).add(1);
             }
             None => {
-                self.overflow.started.add_shared(1);
+                self.overflow.started.of(ParentOrigin::Local).add_shared(1);
                 self.overflow.dropped.of(reason).add_shared(1);
             }
         }
@@ -222,13 +233,13 @@ impl Queue {
     }
 
     /// Counts a span that the sampler left out.
-    pub(crate) fn count_sampled_out(&self) {
-        self.any_slot().counters.sampled_out.add_shared(1);
+    pub(crate) fn count_sampled_out(&self, parent: ParentOrigin) {
+        self.any_slot().counters.sampled_out.of(parent).add_shared(1);
     }
 
     /// Counts a local root that was not recorded because memory was short.
-    pub(crate) fn count_shed(&self) {
-        self.any_slot().counters.shed.add_shared(1);
+    pub(crate) fn count_shed(&self, parent: ParentOrigin) {
+        self.any_slot().counters.shed.of(parent).add_shared(1);
     }
 
     /// Takes back the cell of a span that has ended.
@@ -384,16 +395,28 @@ impl Queue {
             counters().fold(0u64, |sum, counters| sum.wrapping_add(of(counters).get()))
         };
         let not_below_zero = |n: u64| if n > i64::MAX as u64 { 0 } else { n };
-        stats.started = sum(|c| &c.started);
         stats.live = not_below_zero(sum(|c| &c.live));
         let waiting = sum(|c| &c.queued).wrapping_sub(self.export.taken.get());
         stats.queued = not_below_zero(waiting.wrapping_add(self.export.pending.get()));
-        stats.sampled_out = sum(|c| &c.sampled_out);
-        stats.shed = sum(|c| &c.shed);
+        counters().for_each(|c| c.sampled_out.sum_into(&mut stats.not_recorded_by_parent));
+        stats.sampled_out = stats.not_recorded_by_parent.total();
+        counters().for_each(|c| c.shed.sum_into(&mut stats.not_recorded_by_parent));
+        stats.shed = stats.not_recorded_by_parent.total() - stats.sampled_out;
         stats.exported = self.export.exported.get();
         stats.rejected = self.export.rejected.get();
         counters().for_each(|c| c.dropped.sum_into(&mut stats.dropped));
         self.export.dropped.sum_into(&mut stats.dropped);
+        stats.submitted = self.export.submitted.get();
+        stats.in_flight = self.export.in_flight.get();
+        self.export.failed.sum_into(&mut stats.dropped_by_exporter);
+        stats.operations = self.export.operations.read();
+        stats.queue_spans_max = self.limits.spans_max.map(|max| max as u64);
+        let bytes = |of: &AtomicUsize| of.load(Ordering::Relaxed) as u64;
+        stats.memory_bytes = bytes(&self.chunk_bytes) + bytes(&self.live_bytes);
+        stats.memory_bytes_max = (self.limits.chunk_bytes_max + self.limits.live_bytes_max) as u64;
+        // Last, so that what starts meanwhile does not look like more lost than there were.
+        counters().for_each(|c| c.started.sum_into(&mut stats.started_by_parent));
+        stats.started = stats.started_by_parent.total();
     }
 
     /// The memory that the queue has taken, for chunks and for live spans, in bytes.
@@ -431,14 +454,14 @@ impl Queue {
     pub(crate) fn put(&self, span: &[u8], scope: &'static Scope) {
         match self.try_any_slot() {
             Some((slot, mut inner)) => {
-                slot.counters.started.add(1);
+                slot.counters.started.of(ParentOrigin::None).add(1);
                 match self.append(&mut inner, span, scope, false) {
                     Ok(()) => slot.counters.queued.add(1),
                     Err(reason) => slot.counters.dropped.of(reason).add(1),
                 }
             }
             None => {
-                self.overflow.started.add_shared(1);
+                self.overflow.started.of(ParentOrigin::None).add_shared(1);
                 match self.append_alone(span, scope, false) {
                     Ok(()) => self.overflow.queued.add_shared(1),
                     Err(reason) => self.overflow.dropped.of(reason).add_shared(1),

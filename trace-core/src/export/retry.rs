@@ -11,7 +11,8 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use crate::telemetry::DropReason;
+use crate::telemetry::operations::{End, Failure, Status, grpc_code_name};
+use crate::telemetry::{DropReason, Fault};
 
 /// How an attempt to send a batch ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -45,8 +46,12 @@ pub(crate) struct Problem {
 pub(crate) enum ProblemKind {
     /// The exporter cannot be set up: a certificate cannot be read, or the endpoint makes no sense.
     Setup,
+    /// The name of the collector cannot be resolved.
+    Name,
     /// The connection cannot be made, or broke.
     Connection,
+    /// Who is at the other end is not trusted, does not trust us, or does not speak TLS.
+    Tls,
     /// No answer in time.
     Timeout,
     /// The collector's HTTP status.
@@ -173,11 +178,51 @@ impl Problem {
     }
 }
 
+impl ProblemKind {
+    /// Whose fault it is that a batch did not arrive: what the health follows from. `None` where it says nothing of that; if
+    /// spans were lost, the counters tell.
+    pub(crate) const fn fault(self) -> Option<Fault> {
+        Some(match self {
+            // Who says that something is wrong with a batch that he has taken is there, and takes batches.
+            Self::PartialSuccess => return None,
+            Self::Setup | Self::Tls => Fault::Configuration,
+            Self::Name => Fault::ConfigurationIfNew,
+            // Somebody else is there who does not speak OTLP (a status of success is told of only where gRPC's is
+            // missing), the path or the method is not his, or he does not know us.
+            Self::Http(200..=399 | 401 | 403 | 404 | 405 | 407 | 410 | 415) => Fault::Configuration,
+            // PERMISSION_DENIED, UNIMPLEMENTED, UNAUTHENTICATED.
+            Self::Grpc(7 | 12 | 16) => Fault::Configuration,
+            Self::Connection | Self::Timeout | Self::Http(_) | Self::Grpc(_) | Self::Output | Self::Panic => {
+                Fault::Passing
+            }
+        })
+    }
+
+    /// How an operation ends that ends with this.
+    pub(crate) const fn end(self) -> End {
+        let (failed, status) = match self {
+            Self::Http(status) => (Failure::Status, Status::Http(status)),
+            Self::Grpc(code) => (Failure::Status, Status::Grpc(code)),
+            Self::Setup => (Failure::Setup, Status::None),
+            Self::Name => (Failure::Name, Status::None),
+            Self::Connection => (Failure::Connection, Status::None),
+            Self::Tls => (Failure::Tls, Status::None),
+            Self::Timeout => (Failure::Timeout, Status::None),
+            Self::PartialSuccess => (Failure::Rejected, Status::None),
+            Self::Output => (Failure::Output, Status::None),
+            Self::Panic => (Failure::Panicked, Status::None),
+        };
+        End { failed: Some(failed), status }
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.kind {
             ProblemKind::Setup => f.write_str("the exporter cannot be set up")?,
+            ProblemKind::Name => f.write_str("the collector's name cannot be resolved")?,
             ProblemKind::Connection => f.write_str("the connection failed")?,
+            ProblemKind::Tls => f.write_str("TLS failed")?,
             ProblemKind::Timeout => f.write_str("no answer in time")?,
             ProblemKind::Http(status) => write!(f, "the collector answered {status}")?,
             ProblemKind::Grpc(code) => write!(f, "the collector answered {}", grpc_code_name(code))?,
@@ -187,30 +232,6 @@ impl fmt::Display for Problem {
         }
         if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }
-}
-
-/// The name of a gRPC status code.
-fn grpc_code_name(code: u8) -> &'static str {
-    const NAMES: [&str; 17] = [
-        "OK",
-        "CANCELLED",
-        "UNKNOWN",
-        "INVALID_ARGUMENT",
-        "DEADLINE_EXCEEDED",
-        "NOT_FOUND",
-        "ALREADY_EXISTS",
-        "PERMISSION_DENIED",
-        "RESOURCE_EXHAUSTED",
-        "FAILED_PRECONDITION",
-        "ABORTED",
-        "OUT_OF_RANGE",
-        "UNIMPLEMENTED",
-        "INTERNAL",
-        "UNAVAILABLE",
-        "DATA_LOSS",
-        "UNAUTHENTICATED",
-    ];
-    NAMES.get(usize::from(code)).copied().unwrap_or("UNKNOWN")
 }
 
 #[cfg(test)]
@@ -305,6 +326,19 @@ mod tests {
         assert_eq!(settle(Attempt::Refused(problem()), true), Next::Settle(Outcome::Rejected));
         assert_eq!(settle(failed(None), true), Next::Settle(Outcome::Dropped(DropReason::OutcomeUnknown)));
         assert_eq!(settle(failed(None), false), Next::Settle(Outcome::Dropped(DropReason::ExportFailed)));
+    }
+
+    #[test]
+    fn what_time_does_not_mend_is_a_fault_of_the_configuration() {
+        let is_configuration = |kind: &ProblemKind| kind.fault() == Some(Fault::Configuration);
+        let http: Vec<_> =
+            (400..600).filter(|status| is_configuration(&ProblemKind::Http(*status))).collect();
+        assert_eq!(http, [401, 403, 404, 405, 407, 410, 415]);
+        let grpc: Vec<_> = (1..20).filter(|code| is_configuration(&ProblemKind::Grpc(*code))).collect();
+        assert_eq!(grpc, [7, 12, 16]);
+        for kind in [ProblemKind::Connection, ProblemKind::Timeout, ProblemKind::Panic, ProblemKind::Output] {
+            assert_eq!(kind.fault(), Some(Fault::Passing), "{kind:?}");
+        }
     }
 
     #[test]

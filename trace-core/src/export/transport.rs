@@ -21,6 +21,15 @@ pub(crate) trait Transport: Send + Sync + 'static {
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Attempt> + Send + 'a>>;
 
+    /// An attempt panicked, be it in a subscriber of the program's in the midst of somebody else's work: what was kept for
+    /// further attempts may be half changed, its locks poisoned for ever, and is left behind.
+    fn start_over(&self) {}
+
+    /// Whether the collector's answers are gRPC's.
+    fn is_grpc(&self) -> bool {
+        false
+    }
+
     /// The pipeline shuts down: what the transport holds back leaves now, until `deadline` at the latest.
     fn finish(&self, deadline: Instant) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
         let _ = deadline;
@@ -34,6 +43,8 @@ pub(crate) struct Parcel {
     pub(crate) batch: Arc<Batch>,
     pub(crate) arrival: Arc<Arrival>,
     wire: Option<Wire>,
+    /// The status of the latest answer over HTTP.
+    pub(crate) http_status: Option<u16>,
 }
 
 /// The most bytes of an answer that are read: it says how many spans were rejected and why, and may be anything.
@@ -44,7 +55,7 @@ pub(crate) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CA
 
 impl Parcel {
     pub(crate) fn new(batch: Batch, arrival: Arc<Arrival>) -> Self {
-        Self { batch: Arc::new(batch), arrival, wire: None }
+        Self { batch: Arc::new(batch), arrival, wire: None, http_status: None }
     }
 
     /// The batch as an OTLP request, compressed on the first attempt only.
@@ -75,6 +86,39 @@ pub(crate) fn timed_out(endpoint: &str) -> Attempt {
 /// An attempt that got no answer.
 pub(crate) fn unanswered(problem: Problem) -> Attempt {
     Attempt::Failed { problem, answer: Answer::None, retry_after: None }
+}
+
+/// What an error of a connection comes down to.
+pub(crate) fn broken(endpoint: &str, error: &(dyn Error + 'static)) -> Problem {
+    let kind = causes(error).find_map(kind_of_cause).unwrap_or(ProblemKind::Connection);
+    Problem::new(kind, format!("{endpoint}: {}", first_cause(error)))
+}
+
+/// The kind of a problem by one of the errors that led to it, where that one tells.
+fn kind_of_cause(cause: &(dyn Error + 'static)) -> Option<ProblemKind> {
+    // hyper-util keeps its type to itself, and this is all that it says.
+    if cause.to_string() == "dns error" {
+        return Some(ProblemKind::Name);
+    }
+    is_of_tls(cause).then_some(ProblemKind::Tls)
+}
+
+/// Whether an error is that of TLS, which I/O errors wrap without naming it as their cause.
+#[cfg(feature = "tls")]
+fn is_of_tls(error: &(dyn Error + 'static)) -> bool {
+    let wrapped = || error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>() || wrapped().is_some_and(|wrapped| is_of_tls(wrapped))
+}
+
+/// This build has no TLS.
+#[cfg(not(feature = "tls"))]
+fn is_of_tls(_: &(dyn Error + 'static)) -> bool {
+    false
+}
+
+/// An error and what led to it, the latest first.
+fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
+    std::iter::successors(Some(error), |error| (*error).source())
 }
 
 /// An address as it may be shown: a path, a query or a user's name may hold a secret.

@@ -7,12 +7,12 @@
 use std::collections::hash_map::RandomState;
 use std::future::poll_fn;
 use std::hash::BuildHasher;
-use std::io::{self, Write};
+use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::thread::ThreadId;
 use std::time::{Duration, Instant};
@@ -27,13 +27,15 @@ use super::batch::{Batch, BatchLimits, Lease, Part};
 use super::chunk::Chunk;
 use super::message::Arrival;
 use super::queue::{ExportCounters, Queue};
-use super::report::{Consequence, Reports};
+use super::report::{Consequence, Reporter, end_of};
 use super::retry::{Answer, Attempt, Next, Outcome, Problem, ProblemKind, Retry, RetryLimits, after};
-use super::schedule::{End, Schedule, Step};
+use super::schedule::{self, Schedule, Step};
 use super::transport::{Parcel, Transport};
 use crate::clock::CALIBRATION;
+use crate::context::be_quiet;
 use crate::id;
 use crate::telemetry::DropReason;
+use crate::telemetry::operations::{End, Failure, Status};
 
 /// How the worker works.
 #[derive(Clone, Copy, Debug)]
@@ -95,7 +97,7 @@ pub(crate) fn start(
         match build_runtime() {
             Ok(runtime) => Worker::new(queue, config, transport, Box::new(tick), receiver).run(runtime),
             Err(error) => {
-                say(&format!("trace-core: the export thread cannot work: {error}; all spans are dropped"));
+                Reporter::new(queue).stillborn(&error);
                 queue.close();
                 lose_everything(queue);
             }
@@ -111,6 +113,11 @@ impl WorkerConfig {
 }
 
 impl WorkerHandle {
+    /// Whether this process was forked from the one that has the worker.
+    pub(crate) fn is_of_another_process(&self) -> bool {
+        self.generation != id::generation()
+    }
+
     /// Waits until all that has ended is sent, at most for `timeout`.
     pub(crate) fn flush(
         &self,
@@ -164,7 +171,7 @@ impl WorkerHandle {
         timeout: Duration,
         command: fn(Instant, Waiter) -> Command,
     ) -> Result<(), FlushError> {
-        if self.generation != id::generation() {
+        if self.is_of_another_process() {
             return Err(FlushError::Failed);
         }
         let (reply, answer) = sync_channel(1);
@@ -193,14 +200,6 @@ impl Waiter {
     }
 }
 
-/// No span is made of what the exporter itself does, on this thread and those that work for it: its spans would have
-/// to be exported too.
-pub(crate) fn be_quiet() {
-    let context = crate::Context { tracer: Some(crate::Tracer::disabled()), ..crate::Context::new() };
-    // For as long as the thread lives.
-    std::mem::forget(context.attach());
-}
-
 fn build_runtime() -> io::Result<Runtime> {
     runtime::Builder::new_current_thread()
         .enable_all()
@@ -219,13 +218,14 @@ struct Worker {
     commands: mpsc::UnboundedReceiver<Command>,
     schedule: Schedule<Waiter>,
     delivery: Option<Delivery>,
-    reports: Arc<Mutex<Reports>>,
+    reporter: Arc<Reporter>,
     random: RandomState,
 }
 
 /// A batch on its way.
 struct Delivery {
     spans: u64,
+    begun: Instant,
     arrival: Arc<Arrival>,
     task: JoinHandle<(Outcome, Option<Instant>)>,
 }
@@ -248,13 +248,13 @@ impl Worker {
             commands,
             schedule: config.schedule(now),
             delivery: None,
-            reports: Arc::default(),
+            reporter: Arc::new(Reporter::new(queue)),
             random: RandomState::new(),
         }
     }
 
     fn run(mut self, runtime: Runtime) {
-        let End { waiters, result, deadline } = loop {
+        let schedule::End { waiters, result, deadline } = loop {
             // A panic here is a fault of ours, and must not become the service's.
             match catch_unwind(AssertUnwindSafe(|| runtime.block_on(self.work()))) {
                 Ok(end) => break end,
@@ -269,6 +269,7 @@ impl Worker {
         drop(self.delivery);
         lose_everything(self.queue);
         self.queue.release_memory();
+        self.reporter.ended();
         // No command comes after this.
         self.commands.close();
         while let Ok(Command::Flush { waiter, .. } | Command::Shutdown { waiter, .. }) =
@@ -280,13 +281,13 @@ impl Worker {
     }
 
     /// Works until somebody shuts it down.
-    async fn work(&mut self) -> End<Waiter> {
+    async fn work(&mut self) -> schedule::End<Waiter> {
         self.tick(CALIBRATION);
         let mut sleep = pin!(tokio::time::sleep_until(self.next_tick.into()));
         poll_fn(|cx| self.poll(cx, sleep.as_mut())).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<End<Waiter>> {
+    fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<schedule::End<Waiter>> {
         self.queue.register(cx.waker());
         self.take_outcome(cx);
         if self.queue.is_filling() {
@@ -329,6 +330,7 @@ impl Worker {
 
     fn tick(&mut self, next: Duration) {
         (self.tick)();
+        self.reporter.look(Instant::now());
         // Counted from its end: a tick that is early by what the first one took would find the processor's counter not
         // calibrated yet, and leave the slower clock in use for another second.
         self.next_tick = Instant::now() + next;
@@ -336,11 +338,15 @@ impl Worker {
 
     /// Gives up whatever was in hand, and begins anew.
     fn start_again(&mut self) {
+        let lost = std::mem::replace(&mut self.schedule, self.config.schedule(Instant::now())).unsettled();
+        let mut lost = lost as u64;
+        let outcome = Outcome::Dropped(DropReason::ExporterPanicked);
         if let Some(delivery) = self.delivery.take() {
             delivery.task.abort();
+            self.queue.export.settle_delivery(delivery.spans, outcome);
+            lost = lost.saturating_sub(delivery.spans);
         }
-        let lost = std::mem::replace(&mut self.schedule, self.config.schedule(Instant::now())).unsettled();
-        self.queue.export.settle(lost as u64, Outcome::Dropped(DropReason::ExporterPanicked));
+        self.queue.export.settle(lost, outcome);
         if self.queue.is_closed() {
             self.schedule.close_now(Instant::now());
         }
@@ -394,19 +400,24 @@ impl Worker {
         let parcel = Parcel::new(batch, Arc::clone(&arrival));
         let errand = Errand {
             transport: Arc::clone(&self.transport),
-            reports: Arc::clone(&self.reports),
+            reporter: Arc::clone(&self.reporter),
             random: self.random.clone(),
         };
         let task = tokio::spawn(errand.deliver(parcel, self.config.retry));
-        self.delivery = Some(Delivery { spans, arrival, task });
+        self.queue.export.submitted.add(spans);
+        self.queue.export.in_flight.add(spans);
+        self.delivery = Some(Delivery { spans, begun: Instant::now(), arrival, task });
     }
 
     fn take_outcome(&mut self, cx: &mut Context<'_>) {
         let Some(delivery) = &mut self.delivery else { return };
         let Poll::Ready(result) = Pin::new(&mut delivery.task).poll(cx) else { return };
         let (outcome, quiet_until) = result.unwrap_or_else(|_| {
+            // What panicked once may panic again when it is dropped.
+            let _ = catch_unwind(AssertUnwindSafe(|| self.transport.start_over()));
             let problem = Problem::new(ProblemKind::Panic, "");
-            report(&self.reports, &problem, Consequence::Loss, "its batch is dropped");
+            self.reporter.problem(&problem, Consequence::Loss, "its batch is dropped");
+            self.reporter.operation(problem.kind.end(), delivery.begun.elapsed());
             (Outcome::Dropped(DropReason::ExporterPanicked), None)
         });
         self.settle(outcome, quiet_until);
@@ -418,13 +429,19 @@ impl Worker {
         delivery.task.abort();
         let reason =
             if delivery.arrival.is_possible() { DropReason::OutcomeUnknown } else { DropReason::ShutDown };
+        let end = End { failed: Some(Failure::ShutDown), status: Status::None };
+        self.reporter.operation(end, delivery.begun.elapsed());
         self.settle(Outcome::Dropped(reason), None);
     }
 
     fn settle(&mut self, outcome: Outcome, quiet_until: Option<Instant>) {
         if let Some(delivery) = self.delivery.take() {
-            self.queue.export.settle(delivery.spans, outcome);
+            self.queue.export.settle_delivery(delivery.spans, outcome);
             self.schedule.settled(outcome, quiet_until);
+            if outcome != (Outcome::Exported { rejected: 0 }) {
+                // Whoever is told that his flush failed finds the reason in the health.
+                self.reporter.look(Instant::now());
+            }
         }
     }
 }
@@ -452,14 +469,15 @@ fn lose_everything(queue: &'static Queue) {
 /// What the delivery of a batch needs.
 struct Errand {
     transport: Arc<dyn Transport>,
-    reports: Arc<Mutex<Reports>>,
+    reporter: Arc<Reporter>,
     random: RandomState,
 }
 
 impl Errand {
     /// Tries until the batch is settled; also says how long the collector wants to be left alone.
     async fn deliver(self, mut parcel: Parcel, limits: RetryLimits) -> (Outcome, Option<Instant>) {
-        let mut retry = Retry::new(limits, Instant::now());
+        let begun = Instant::now();
+        let mut retry = Retry::new(limits, begun);
         loop {
             parcel.arrival.begin();
             let deadline = retry.attempt_deadline(Instant::now());
@@ -470,55 +488,29 @@ impl Errand {
             }
             let now = Instant::now();
             let next = retry.next(&attempt, parcel.arrival.is_possible(), now, self.random.hash_one(now));
-            self.report(&attempt, next);
+            self.reporter.attempted(&attempt, next);
             match next {
-                Next::Settle(outcome) => return (outcome, retry.quiet_until()),
+                Next::Settle(outcome) => {
+                    let end = end_of(&attempt, parcel.http_status, self.transport.is_grpc());
+                    self.reporter.operation(end, begun.elapsed());
+                    return (outcome, retry.quiet_until());
+                }
                 Next::RetryAt(at) => tokio::time::sleep_until(at.into()).await,
             }
         }
     }
-
-    fn report(&self, attempt: &Attempt, next: Next) {
-        let (problem, consequence, what_follows) = match (attempt, next) {
-            (Attempt::Accepted { warning: None, .. }, _) => return,
-            (Attempt::Accepted { rejected: 0, warning: Some(problem) }, _) => {
-                (problem, Consequence::Harmless, "nothing was rejected".to_owned())
-            }
-            (Attempt::Accepted { rejected, warning: Some(problem) }, _) => {
-                (problem, Consequence::Loss, format!("{rejected} spans are rejected"))
-            }
-            (Attempt::Refused(problem), _) => (problem, Consequence::Loss, "spans are rejected".to_owned()),
-            (Attempt::Failed { problem, .. }, Next::RetryAt(_)) => {
-                (problem, Consequence::Harmless, "trying again".to_owned())
-            }
-            (Attempt::Failed { problem, .. }, Next::Settle(_)) => {
-                (problem, Consequence::Loss, "spans are dropped".to_owned())
-            }
-        };
-        report(&self.reports, problem, consequence, &what_follows);
-    }
-}
-
-/// Writes a line about a problem, if its like was not reported lately. On a thread of its own: standard error may be a
-/// pipe that nobody reads.
-fn report(reports: &Mutex<Reports>, problem: &Problem, consequence: Consequence, what_follows: &str) {
-    let line = reports.lock().unwrap_or_else(PoisonError::into_inner).line(
-        problem,
-        consequence,
-        what_follows,
-        Instant::now(),
-    );
-    if let Some(line) = line {
-        drop(tokio::task::spawn_blocking(move || say(&line)));
-    }
-}
-
-fn say(line: &str) {
-    // There is nobody to tell that standard error is closed.
-    let _ = writeln!(io::stderr(), "{line}");
 }
 
 impl ExportCounters {
+    /// Counts what became of spans that were being sent.
+    fn settle_delivery(&self, spans: u64, outcome: Outcome) {
+        self.in_flight.sub(spans);
+        if let Outcome::Dropped(reason) = outcome {
+            self.failed.of(reason).add(spans);
+        }
+        self.settle(spans, outcome);
+    }
+
     /// Counts what became of spans that were pending.
     fn settle(&self, spans: u64, outcome: Outcome) {
         self.pending.sub(spans);

@@ -5,11 +5,11 @@ use std::time::SystemTime;
 
 use super::{Key, Life, Recording, Run, Scope, Span, SpanKind, SpanName, Start, Value};
 use crate::clock::{self, Anchor};
-use crate::context::{Carried, Context, SpanContext, TraceFlags, with_current};
+use crate::context::{Carried, Context, SpanContext, TraceFlags, is_quiet, with_current};
 use crate::id::{self, SpanId};
 use crate::pipeline::{self, Pipeline, Tracer};
 use crate::sampler::{ParentKind, SamplingParameters};
-use crate::telemetry::DropReason;
+use crate::telemetry::{DropReason, ParentOrigin};
 
 /// Begins a span below the current context; the global tracer ([`init`](crate::init)) serves where there is none.
 ///
@@ -165,6 +165,9 @@ impl<'a> SpanBuilder<'a> {
             // Tracing is disabled: what came in goes out as it is.
             return origin.unchanged();
         };
+        if is_quiet() {
+            return origin.unchanged();
+        }
         // What another pipeline left out, or began, has not begun in this one.
         let comes_from_another = origin.tracer.is_some_and(|before| !before.is(tracer));
         origin.tracer = Some(tracer);
@@ -190,14 +193,16 @@ impl<'a> SpanBuilder<'a> {
         let span_context = SpanContext::new(trace_id, span_id, flags.with_sampled(sampled), false);
         if !(sampled && pipeline.records) {
             if pipeline.records {
-                pipeline.queue.count_sampled_out();
+                pipeline.queue.count_sampled_out(ParentOrigin::of(parent.as_ref()));
             }
             return Span::inert(origin.into_context(span_context, None));
         }
 
         let local_root = comes_from_another || parent.is_none_or(|parent| parent.is_remote());
         let shed = local_root && pipeline.queue.is_under_pressure();
-        let Some(mut cell) = (if shed { None } else { pipeline.queue.start() }) else {
+        let Some(mut cell) =
+            (if shed { None } else { pipeline.queue.start(ParentOrigin::of(parent.as_ref())) })
+        else {
             return origin.without_memory(pipeline, local_root, span_context);
         };
         let anchor = origin.anchor.unwrap_or_else(|| pipeline.clock.anchor());
@@ -257,7 +262,7 @@ impl Origin {
             pipeline.queue.drop_unstarted(DropReason::LiveLimit);
             return self.unchanged();
         }
-        pipeline.queue.count_shed();
+        pipeline.queue.count_shed(ParentOrigin::of(self.span_context.as_ref()));
         self.shed = true;
         if self.span_context.is_some() {
             // The caller's header goes on unchanged.

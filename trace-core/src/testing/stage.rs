@@ -20,7 +20,7 @@ impl Stage {
         let handle = runtime.handle().clone();
         let (stop, stopped) = oneshot::channel::<()>();
         let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
-            crate::export::be_quiet();
+            crate::context::be_quiet();
             // The sender is dropped, never used.
             let _ = runtime.block_on(stopped);
             runtime.shutdown_background();

@@ -1,9 +1,10 @@
 //! `mesh collector`: an OTLP receiver that keeps the recent traces and shows them on one page.
 //!
-//! The receiver is the one that the core gives to tests. What is added here is a bounded store, a small JSON API and the
-//! page. It is made for a laptop: everything is in memory, and there is no access control, so it listens on loopback.
+//! The receiver is the one that the core gives to tests. What is added here is a bounded store, what the services say of
+//! themselves, a small JSON API and the page. It is made for a laptop: everything is in memory, and there is no access control, so it listens on loopback.
 
 mod api;
+mod services;
 mod store;
 
 use std::net::SocketAddr;
@@ -20,6 +21,7 @@ use trace_core::TraceId;
 use trace_core::otlp::TraceTree;
 use trace_core::testing;
 
+use self::services::Services;
 pub(crate) use self::store::Limits;
 use self::store::Store;
 
@@ -37,6 +39,7 @@ pub(crate) struct Addresses {
 pub(crate) struct Collector {
     receiver: testing::Collector,
     store: Shared,
+    services: Services,
     page: SocketAddr,
 }
 
@@ -61,8 +64,9 @@ impl Collector {
             .await
             .with_context(|| format!("cannot listen on {}", addresses.page))?;
         let page = listener.local_addr()?;
-        tokio::spawn(axum::serve(listener, routes(Arc::clone(&store))).into_future());
-        Ok(Self { receiver, store, page })
+        let services = Services::default();
+        tokio::spawn(axum::serve(listener, routes(Arc::clone(&store), services.clone())).into_future());
+        Ok(Self { receiver, store, services, page })
     }
 
     /// What `OTEL_EXPORTER_OTLP_ENDPOINT` is for `http/protobuf`.
@@ -80,6 +84,11 @@ impl Collector {
         format!("http://{}", self.page)
     }
 
+    /// Shows on the page what the service says of itself that answers at this address.
+    pub(crate) fn watch(&self, address: String) {
+        self.services.watch(address);
+    }
+
     /// The trace with this id, as far as it is here.
     pub(crate) fn trace(&self, trace_id: TraceId) -> Option<TraceTree> {
         lock(&self.store).get(trace_id).map(|(tree, _)| tree)
@@ -94,7 +103,7 @@ fn lock(store: &Mutex<Store>) -> MutexGuard<'_, Store> {
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-fn routes(store: Shared) -> Router {
+fn routes(store: Shared, services: Services) -> Router {
     let page = || asset("text/html; charset=utf-8", include_str!("page.html"));
     Router::new()
         .route("/", get(page))
@@ -105,6 +114,7 @@ fn routes(store: Shared) -> Router {
         .route("/api/traces", get(list))
         .route("/api/traces/{id}", get(one))
         .with_state(store)
+        .merge(Router::new().route("/api/services", get(fleet)).with_state(services))
 }
 
 async fn asset(content_type: &'static str, text: &'static str) -> Response {
@@ -129,6 +139,11 @@ async fn list(State(store): State<Shared>, Query(query): Query<api::Query>, head
     let list = api::TraceList::of(&store, &query);
     drop(store);
     ([(header::ETAG, tag), (header::CACHE_CONTROL, "no-cache".to_owned())], Json(list)).into_response()
+}
+
+/// `GET /api/services`: what each service that is watched says of itself.
+async fn fleet(State(services): State<Services>) -> Response {
+    ([(header::CACHE_CONTROL, "no-cache")], Json(services.told())).into_response()
 }
 
 /// `GET /api/traces/{id}`: one trace with everything in it.

@@ -19,6 +19,8 @@ const state = {
   errorsOnly: false,
   query: "",
   list: null,
+  fleet: [],
+  fleetOpen: new Set(),
   known: new Set(),
   visited: null,
   trace: null,
@@ -168,7 +170,7 @@ async function poll(now) {
   const here = place();
   if (now || (state.live && !document.hidden)) {
     try {
-      if (here.trace === null) await askList(mine);
+      if (here.trace === null) await Promise.all([askFleet(mine), askList(mine)]);
       else await askTrace(here, mine);
       lost(false);
     } catch (error) {
@@ -191,6 +193,14 @@ async function askList(mine) {
   etag = response.headers.get("etag");
   state.list = await response.json();
   if (mine === asking) showList();
+}
+
+async function askFleet(mine) {
+  const response = await fetch("/api/services", { cache: "no-store" });
+  if (mine !== asking) return;
+  if (!response.ok) throw new Error(`${response.status}`);
+  state.fleet = await response.json();
+  if (mine === asking) showFleet();
 }
 
 async function askTrace({ trace: id, span }, mine) {
@@ -216,6 +226,63 @@ function lost(isLost) {
   buttons.live.setAttribute("aria-pressed", String(state.live));
 }
 
+// ---- the services -------------------------------------------------------------------------------------------------
+
+// It stays in its place while the list below it changes.
+const fleet = h("section", { class: "fleet", "aria-label": "Services" });
+
+const SAYS = {
+  healthy: "Traces arrive",
+  degraded: "Traces may be late or missing",
+  misconfigured: "Traces do not arrive until the configuration is corrected",
+  silent: "The service does not answer",
+};
+
+let fleetShown = "";
+
+function showFleet() {
+  // What somebody reads, copies or has the focus in is not taken away from him by the next answer.
+  const shown = JSON.stringify(state.fleet, (key, value) => (key === "seen_ms" ? null : value)) + silences();
+  if (shown === fleetShown) return;
+  fleetShown = shown;
+  const focused = document.activeElement?.closest?.(".fleet details")?.dataset.id;
+  fleet.replaceChildren(...state.fleet.map(serviceCard));
+  if (focused) fleet.querySelector(`details[data-id="${CSS.escape(focused)}"] summary`)?.focus({ preventScroll: true });
+}
+
+// How long those are silent that are, in seconds.
+const silences = () => state.fleet.filter((one) => !one.answers).map((one) => Math.round(one.seen_ms / 1000)).join();
+
+function serviceCard({ address, answers, seen_ms: seen, service: name, health, why, counters }) {
+  const condition = answers ? health : "silent";
+  const since = answers ? null : seen === null ? "It has not answered yet" : `Its last answer is ${Math.round(seen / 1000)} s old`;
+  const facts = counters && [
+    ["Spans", counters.started, "Spans that were recorded"],
+    ["Delivered", counters.exported, "Spans that the collector has"],
+    ["On their way", counters.live + counters.held + counters.queued + counters.spooled, "Spans that have not ended, and spans that wait to be sent"],
+    ["Lost", counters.rejected + Object.values(counters.dropped).reduce((sum, spans) => sum + spans, 0), "Spans that were dropped, or refused by the collector"],
+    counters.shed > 0 && ["Left out", counters.shed, "Traces that were not recorded because memory was short"],
+  ].filter(Boolean);
+  return h("article", { class: `card condition ${condition}` },
+    h("h2", {}, name ? service(name) : foreign(address), h("span", { class: "state" }, visible(condition))),
+    h("p", { class: "says" }, SAYS[condition] ?? visible(condition)),
+    why && answers ? h("p", { class: "why" }, foreign(why)) : null,
+    since ? h("p", { class: "why" }, since) : null,
+    facts ? h("dl", { class: "counts" }, facts.map(([label, value, title]) => h("div", { title, class: label === "Lost" && value > 0 ? "telling" : undefined },
+      h("dt", {}, label), h("dd", { class: "number" }, value.toLocaleString("en"))))) : null,
+    counters ? h("details", {
+      "data-id": address, open: state.fleetOpen.has(address),
+      on: { toggle: (event) => { if (event.target.open) state.fleetOpen.add(address); else state.fleetOpen.delete(address); } },
+    }, h("summary", {}, "All counters"), table(flat(counters))) : null);
+}
+
+// Every counter by its path, as the table of attributes wants them.
+function flat(value, path = "") {
+  if (Array.isArray(value)) return value.flatMap((one, index) => flat(one, `${path}[${index}]`));
+  if (value !== null && typeof value === "object") return Object.entries(value).flatMap(([key, inner]) => flat(inner, path ? `${path}.${key}` : key));
+  return [{ key: path, type: typeof value === "number" ? "int" : "string", value: typeof value === "number" ? value.toLocaleString("en") : String(value) }];
+}
+
 // ---- all traces ---------------------------------------------------------------------------------------------------
 
 function showList() {
@@ -232,7 +299,7 @@ function showList() {
       ? h("p", { class: "empty" }, h("strong", {}, "No trace has come yet"),
         "Point a service at this collector with ", h("code", {}, "OTEL_EXPORTER_OTLP_ENDPOINT"), " and send it a request.")
       : h("p", { class: "empty" }, h("strong", {}, "Nothing matches"), `None of the ${counted(list.kept, "trace")} here has all of these words.`);
-    main.replaceChildren(head, h("div", { class: "card" }, nothing));
+    main.replaceChildren(fleet, head, h("div", { class: "card" }, nothing));
     return;
   }
   const focused = document.activeElement?.closest?.(".trace")?.dataset.id ?? state.visited;
@@ -241,7 +308,7 @@ function showList() {
   const fresh = state.known.size > 0;
   const rows = list.traces.map((trace) => traceRow(trace, longest, fresh && !state.known.has(trace.id)));
   state.known = new Set(list.traces.map((trace) => trace.id));
-  main.replaceChildren(head, h("div", { class: "card" },
+  main.replaceChildren(fleet, head, h("div", { class: "card" },
     h("div", { class: "columns", "aria-hidden": "true" }, ...["Trace", "Services", "Spans", "Duration", "Started"].map((name) => h("span", {}, name))),
     h("div", { role: "list", "aria-label": "Traces" }, rows)));
   if (hadFocus && focused) main.querySelector(`.trace[data-id="${focused}"]`)?.focus({ preventScroll: document.activeElement === document.body });

@@ -9,7 +9,7 @@ use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context as LayerContext;
 use tracing_subscriber::registry::LookupSpan;
 
-use crate::context::{Context, with_current};
+use crate::context::{Context, is_quiet, with_current};
 use crate::{Key, Scope, Span, SpanContext, Tracer, Value};
 
 use super::entered;
@@ -182,7 +182,7 @@ where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: LayerContext<'_, S>) {
-        if is_quiet() {
+        if is_silent() {
             return;
         }
         let Some(registered) = context.span(id) else { return };
@@ -289,11 +289,11 @@ where
     }
 }
 
-/// Whether nothing is to be recorded on this thread, whatever tracer the layer has: the current context names
-/// one that is disabled. So it is on the threads of the export worker. The libraries by which it sends spans
-/// make some themselves, and a span made for each request that carries spans would never end.
-fn is_quiet() -> bool {
-    with_current(|current| current.tracer().is_some_and(|tracer| tracer.pipeline().is_none()))
+/// Whether nothing is to be recorded here, whatever tracer the layer has: the thread works for an exporter, or the
+/// current context names a tracer that is disabled. The libraries by which spans are sent make some themselves, and a
+/// span made for each request that carries spans would never end.
+fn is_silent() -> bool {
+    is_quiet() || with_current(|current| current.tracer().is_some_and(|tracer| tracer.pipeline().is_none()))
 }
 
 /// The context of a span, or of the nearest of its ancestors that is not hidden from this layer.

@@ -1,5 +1,5 @@
-use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use super::*;
 use crate::export::fixture::SCOPE;
