@@ -22,6 +22,7 @@ mod report;
 #[cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
 mod retry;
 mod schedule;
+pub(crate) mod spool;
 #[cfg(any(feature = "http", feature = "grpc"))]
 mod tls;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]

@@ -49,4 +49,5 @@ mod tests;
 
 pub use self::behaviour::Behaviour;
 pub use self::collector::{Collector, CollectorBuilder, Protocol, Request, WaitError};
+pub use crate::export::spool::record::{SpoolRecord, SpoolRecordError};
 pub use crate::otlp::{TraceTree, TreeError, TreeStyle};

@@ -1,0 +1,3 @@
+//! The spool: batches that could not be sent, on disk until they can.
+
+pub(crate) mod record;
