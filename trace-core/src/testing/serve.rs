@@ -130,17 +130,20 @@ async fn stay_shut(
             let _ = command.done.send(());
             continue;
         }
-        let socket = match held {
-            Ok(socket) => Ok(socket),
-            Err(_) => bind(address),
-        };
-        match socket.and_then(|socket| socket.listen(1024)) {
-            Ok(listener) => {
-                let _ = command.done.send(());
-                return Some(listener);
+        let listener = loop {
+            let socket = match held {
+                Ok(socket) => Ok(socket),
+                Err(_) => bind(address),
+            };
+            match socket.and_then(|socket| socket.listen(1024)) {
+                Ok(listener) => break listener,
+                // A process that is being started has a copy of the old listener until it is another program: a moment.
+                Err(error) => held = Err(error),
             }
-            Err(error) => held = Err(error),
-        }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        };
+        let _ = command.done.send(());
+        return Some(listener);
     }
     None
 }
