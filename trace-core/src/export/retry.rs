@@ -59,6 +59,12 @@ pub(crate) enum ProblemKind {
     Output,
     /// The exporter panicked.
     Panic,
+    /// The spool cannot be used, or not for this batch.
+    SpoolFailed,
+    /// There is no room in the spool.
+    SpoolFull,
+    /// A file of the spool is damaged.
+    SpoolCorrupted,
 }
 
 /// What became of a batch.
@@ -184,6 +190,9 @@ impl fmt::Display for Problem {
             ProblemKind::PartialSuccess => f.write_str("the collector did not take everything")?,
             ProblemKind::Output => f.write_str("the output cannot be written")?,
             ProblemKind::Panic => f.write_str("the exporter panicked")?,
+            ProblemKind::SpoolFailed => f.write_str("the spool cannot be used")?,
+            ProblemKind::SpoolFull => f.write_str("the spool is full")?,
+            ProblemKind::SpoolCorrupted => f.write_str("a file of the spool is damaged")?,
         }
         if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }

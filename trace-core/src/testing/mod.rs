@@ -49,5 +49,6 @@ mod tests;
 
 pub use self::behaviour::Behaviour;
 pub use self::collector::{Collector, CollectorBuilder, Protocol, Request, WaitError};
+pub use crate::export::spool::faults::{DiskFault, DiskFaults};
 pub use crate::export::spool::record::{SpoolRecord, SpoolRecordError};
 pub use crate::otlp::{TraceTree, TreeError, TreeStyle};
