@@ -1,3 +1,5 @@
+mod spool;
+
 use std::sync::Condvar;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
