@@ -150,6 +150,16 @@ struct Life {
 
 impl Life {
     fn start(directory: PathBuf, backend: Arc<Backend>, bytes_max: u64, fault: DiskFault) -> Self {
+        Self::with_tick(directory, backend, bytes_max, fault, || {})
+    }
+
+    fn with_tick(
+        directory: PathBuf,
+        backend: Arc<Backend>,
+        bytes_max: u64,
+        fault: DiskFault,
+        tick: impl Fn() + Send + 'static,
+    ) -> Self {
         let queue_limits = QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None };
         let queue: &'static Queue = Box::leak(Box::new(Queue::new(queue_limits, 1)));
         let disk = DiskFaults::default();
@@ -161,7 +171,7 @@ impl Life {
         let setup = SpoolSetup { config, limits, resource: Vec::new() };
         let retry = RetryLimits { attempt_timeout: LONG, batch_timeout: Duration::ZERO };
         let transport = Arc::clone(&backend);
-        let worker = start(queue, WorkerConfig { retry, ..CONFIG }, transport, Some(setup), || {}).unwrap();
+        let worker = start(queue, WorkerConfig { retry, ..CONFIG }, transport, Some(setup), tick).unwrap();
         Self { queue, worker, backend, disk, directory, bytes_max }
     }
 
@@ -256,6 +266,34 @@ fn event() -> impl Strategy<Value = Event> {
         1 => (0u8..200).prop_map(Event::Restart),
         1 => Just(Event::Kill),
     ]
+}
+
+#[test]
+fn a_fault_of_the_worker_itself_costs_nothing_where_there_is_a_spool() {
+    let arrivals = Arc::<Mutex<Arrivals>>::default();
+    let (faults, fault) = (Arc::new(Count::default()), Arc::new(AtomicU32::new(0)));
+    let tick = {
+        let (faults, fault) = (Arc::clone(&faults), Arc::clone(&fault));
+        move || {
+            if fault.swap(0, Ordering::SeqCst) == 1 {
+                faults.up();
+                panic!("as told");
+            }
+        }
+    };
+    let backend = Backend::new(Mood::Hangs, &arrivals);
+    let life = Life::with_tick(new_directory(), backend, u64::MAX, DiskFault::None, tick);
+    // A batch in flight, and one and a half that wait.
+    life.end(1..26);
+    fault.store(1, Ordering::SeqCst);
+    faults.wait_for(1);
+    life.end(26..30);
+    life.backend.mood.send_replace(Mood::Accepts);
+    assert_eq!(life.worker.blocking_flush(LONG), Ok(()));
+    let stats = life.end_of_life(LONG);
+    assert_eq!((stats.exported, stats.dropped.total()), (29, 0), "{stats}");
+    assert_eq!(arrivals.lock().unwrap().accepted, Vec::from_iter(1..30));
+    let _ = fs::remove_dir_all(&life.directory);
 }
 
 /// Plays the events, and then an end in which all is well.
