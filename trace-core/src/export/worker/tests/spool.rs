@@ -332,9 +332,11 @@ fn play(events: &[Event], bytes_max: u64) {
 
     lost += life.end_of_life(Duration::from_millis(100)).dropped.total();
     let last = Life::start(life.directory, Backend::new(Mood::Accepts, &arrivals), u64::MAX, DiskFault::None);
+    let start = Instant::now();
     let stats = last.end_of_life(LONG);
     lost += stats.dropped.total();
     assert_eq!(stats.spooled, 0, "{stats}");
+    assert!(start.elapsed() < LONG / 2, "nothing but its deadline woke the worker");
     let _ = fs::remove_dir_all(&last.directory);
 
     let arrivals = arrivals.lock().unwrap();
