@@ -278,7 +278,8 @@ fn a_long_outage_fills_the_disk_and_then_costs_the_oldest() {
             directory.files().iter().filter_map(|path| path.metadata().ok()).map(|file| file.len()).sum();
         assert!(bytes <= 512 << 10, "{bytes}");
         collector.behave(Behaviour::Accept);
-        let _ = rig.traces.blocking_shutdown(Duration::from_millis(400));
+        // With a second to write what is in memory.
+        let _ = rig.traces.blocking_shutdown(Duration::from_secs(4));
         let stats = rig.stats();
         assert_eq!(stats.queued, 0, "{stats}");
 

@@ -256,14 +256,15 @@ impl<W> Schedule<W> {
     pub(crate) fn stored(&mut self, result: Result<(), StoreError>, now: Instant) -> Stored {
         let withdrawn = self.is_withdrawn();
         let Some(backlog) = &mut self.backlog else { return Stored::Lost };
-        backlog.answered(result.is_ok(), now);
+        let failed = result == Err(StoreError::Failed);
+        backlog.answered(!failed, now);
         let Some(Storing { spans, was_in_flight }) = backlog.stored() else { return Stored::Lost };
         if result.is_ok() {
             backlog.spans += spans;
             return Stored::OnDisk;
         }
         backlog.due = 0;
-        if !was_in_flight && !withdrawn {
+        if failed && !was_in_flight && !withdrawn {
             return Stored::Waits;
         }
         self.settle_oldest(spans, true);

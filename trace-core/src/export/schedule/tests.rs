@@ -415,6 +415,18 @@ fn a_batch_that_the_disk_does_not_take_goes_on_waiting_at_its_place() {
 }
 
 #[test]
+fn a_batch_that_has_no_room_on_disk_is_lost_and_the_disk_is_well() {
+    let mut desk = Desk::with_spool();
+    desk.push(2);
+    assert_eq!(desk.next(), Did::Sent(10));
+    desk.push(6);
+    desk.after(500);
+    assert_eq!(desk.next(), Did::Stored(10));
+    assert_eq!(desk.stored(Err(StoreError::Full)), Stored::Lost);
+    assert_eq!(desk.next(), Did::Stored(10), "memory is short still");
+}
+
+#[test]
 fn spans_lost_on_disk_fail_the_flush_that_waited_for_them_and_no_earlier_one() {
     let mut desk = Desk::with_spool();
     desk.push(2);

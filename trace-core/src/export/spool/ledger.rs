@@ -1,8 +1,8 @@
 //! Which file of the spool is sent next, and which are dropped when there is no room: decided from what is known of the
 //! files, without a disk.
 //!
-//! Files have numbers, and a smaller number is older. The oldest is sent first, and dropped first; only one that is being
-//! sent is never dropped, because nobody could say what became of it.
+//! Files have numbers, and a smaller number is older. The oldest is sent first, and dropped first: so no file makes room for
+//! an older one. Only one that is being sent is never dropped, because nobody could say what became of it.
 
 use std::collections::BTreeMap;
 
@@ -114,17 +114,17 @@ impl Ledger {
         Some(entry)
     }
 
-    /// Which files have to go so that one more fits, the oldest first; `None` if it cannot.
-    pub(crate) fn room_for(&self, entry: &Entry) -> Option<Vec<u64>> {
+    /// Which files have to go so that one more fits, the oldest first; `None` if it cannot without younger ones.
+    pub(crate) fn room_for(&self, number: u64, entry: &Entry) -> Option<Vec<u64>> {
         let mut excess = (self.bytes + entry.bytes).saturating_sub(self.bytes_max);
         let mut victims = Vec::new();
-        for (number, old) in &self.files {
+        for (old, old_entry) in self.files.range(..number) {
             if excess == 0 {
                 break;
             }
-            if self.in_hand != Some(*number) {
-                excess = excess.saturating_sub(old.bytes);
-                victims.push(*number);
+            if self.in_hand != Some(*old) {
+                excess = excess.saturating_sub(old_entry.bytes);
+                victims.push(*old);
             }
         }
         (excess == 0).then_some(victims)
@@ -132,7 +132,8 @@ impl Ledger {
 
     /// Which files are too many, the oldest first.
     pub(crate) fn excess(&self) -> Vec<u64> {
-        self.room_for(&Entry { spans: 0, may_have_arrived: false, bytes: 0, failures: 0 }).unwrap_or_default()
+        self.room_for(u64::MAX, &Entry { spans: 0, may_have_arrived: false, bytes: 0, failures: 0 })
+            .unwrap_or_default()
     }
 }
 
@@ -156,22 +157,24 @@ mod tests {
     #[test]
     fn the_oldest_files_make_room_and_no_more_of_them_than_have_to() {
         let ledger = ledger(10, &[(3, 4), (1, 2), (2, 3)]);
-        assert_eq!(ledger.room_for(&entry(1, 1)), Some(vec![]));
-        assert_eq!(ledger.room_for(&entry(1, 2)), Some(vec![1]));
-        assert_eq!(ledger.room_for(&entry(1, 3)), Some(vec![1]));
-        assert_eq!(ledger.room_for(&entry(1, 4)), Some(vec![1, 2]));
-        assert_eq!(ledger.room_for(&entry(1, 10)), Some(vec![1, 2, 3]));
-        assert_eq!(ledger.room_for(&entry(1, 11)), None, "larger than all");
+        assert_eq!(ledger.room_for(9, &entry(1, 1)), Some(vec![]));
+        assert_eq!(ledger.room_for(9, &entry(1, 2)), Some(vec![1]));
+        assert_eq!(ledger.room_for(9, &entry(1, 3)), Some(vec![1]));
+        assert_eq!(ledger.room_for(9, &entry(1, 4)), Some(vec![1, 2]));
+        assert_eq!(ledger.room_for(9, &entry(1, 10)), Some(vec![1, 2, 3]));
+        assert_eq!(ledger.room_for(9, &entry(1, 11)), None, "larger than all");
+        assert_eq!(ledger.room_for(2, &entry(1, 3)), Some(vec![1]));
+        assert_eq!(ledger.room_for(2, &entry(1, 4)), None, "it is the oldest itself");
     }
 
     #[test]
     fn a_file_that_is_being_sent_is_not_dropped() {
         let mut ledger = ledger(10, &[(1, 2), (2, 3), (3, 4)]);
         assert_eq!(ledger.take_oldest(), Some(1));
-        assert_eq!(ledger.room_for(&entry(1, 2)), Some(vec![2]));
-        assert_eq!(ledger.room_for(&entry(1, 9)), None);
+        assert_eq!(ledger.room_for(9, &entry(1, 2)), Some(vec![2]));
+        assert_eq!(ledger.room_for(9, &entry(1, 9)), None);
         ledger.put_back(true);
-        assert_eq!(ledger.room_for(&entry(1, 2)), Some(vec![1]));
+        assert_eq!(ledger.room_for(9, &entry(1, 2)), Some(vec![1]));
         assert_eq!(ledger.remove(1).unwrap().reason(DropReason::ExportFailed), DropReason::OutcomeUnknown);
         assert_eq!(ledger.remove(2).unwrap().reason(DropReason::ExportFailed), DropReason::ExportFailed);
     }
@@ -196,7 +199,7 @@ mod tests {
             for (number, size) in (1..).zip(sizes) {
                 let new = Entry { bytes: size, ..entry(1, 0) };
                 let before: Vec<u64> = ledger.files.keys().copied().collect();
-                let Some(victims) = ledger.room_for(&new) else {
+                let Some(victims) = ledger.room_for(number, &new) else {
                     prop_assert!(size > bytes_max);
                     continue;
                 };

@@ -53,7 +53,7 @@ pub(super) struct Store {
 /// Why a batch was not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StoreError {
-    /// It is larger than the spool, or than what is not being sent.
+    /// There is no room for it but that of younger ones.
     Full,
     /// The disk does not take it, or not in time.
     Failed,
@@ -109,14 +109,14 @@ impl Store {
     ) -> Result<(), StoreError> {
         let head = Head::of(message.spans(), may_have_arrived, message.pieces());
         let entry = Entry::of(&head);
-        let Some(victims) = self.ledger.room_for(&entry) else {
-            tell(Event::Trouble(Problem::new(ProblemKind::SpoolFull, "")));
-            return Err(StoreError::Full);
-        };
         let mut number = stamp + self.shift;
         while self.ledger.contains(number) {
             number += 1;
         }
+        let Some(victims) = self.ledger.room_for(number, &entry) else {
+            tell(Event::Trouble(Problem::new(ProblemKind::SpoolFull, "")));
+            return Err(StoreError::Full);
+        };
         let (temporary, whole) = (self.path(number, TEMPORARY), self.path(number, WHOLE));
         let written = (|| {
             for victim in victims {
