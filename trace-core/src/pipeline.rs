@@ -205,7 +205,7 @@ impl Tracer {
     /// Sends what has ended so far, and stops: spans that end later are dropped and counted. It returns when all is
     /// sent, or at the latest after `timeout`; what could not be sent by then is dropped and counted.
     ///
-    /// With a [spool](crate::config::SpoolConfig), the last quarter of the time (a second at most) is kept for writing to
+    /// With a [spool](crate::config::SpoolConfig), the last quarter of the time (two seconds at most) is kept for writing to
     /// disk what could not be sent.
     ///
     /// # Errors

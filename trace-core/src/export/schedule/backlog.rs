@@ -29,7 +29,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How much of a shutdown's time is kept for writing what could not be sent: a quarter, and no more than a disk takes for
 /// all that memory holds, but so much that even a hasty shutdown can write.
-const RESERVE_MAX: Duration = Duration::from_secs(1);
+const RESERVE_MAX: Duration = Duration::from_secs(2);
 const RESERVE_MIN: Duration = Duration::from_millis(100);
 
 #[derive(Debug)]

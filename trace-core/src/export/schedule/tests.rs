@@ -496,8 +496,8 @@ fn a_shutdown_leaves_on_disk_what_is_there() {
     assert!(desk.schedule.found(Ok(Some(9)), desk.now));
     desk.schedule.close("a", desk.at(8_000));
     assert_eq!(desk.next(), Did::Waits(5_000));
-    desk.now = desk.at(7_000);
-    assert_eq!(desk.next(), Did::Withdrew);
+    desk.now = desk.at(6_000);
+    assert_eq!(desk.next(), Did::Withdrew, "two seconds are enough for the disk");
     desk.schedule.left_on_disk(None);
     assert_eq!(desk.next(), Did::Finished(vec!["a"], Err(FlushError::Timeout)));
 }
