@@ -251,6 +251,8 @@ impl Tracer {
     ///
     /// The future needs no particular executor. Dropping it changes nothing but that nobody waits.
     ///
+    /// With a [spool](crate::config::SpoolConfig), this also waits for what is on disk, which is sent first.
+    ///
     /// # Errors
     /// When the time is over, or something could not be sent; what is still queued stays queued.
     pub fn flush(&self, timeout: Duration) -> impl Future<Output = Result<(), FlushError>> + Send + use<> {
@@ -277,8 +279,11 @@ impl Tracer {
     /// Sends what has ended so far, and stops: spans that end later are dropped and counted. It returns when all is
     /// sent, or at the latest after `timeout`; what could not be sent by then is dropped and counted.
     ///
+    /// With a [spool](crate::config::SpoolConfig), the last quarter of the time (two seconds at most) is kept for writing to
+    /// disk what could not be sent.
+    ///
     /// # Errors
-    /// When something could not be sent.
+    /// When something could not be sent, also if it is on disk now.
     pub fn shutdown(&self, timeout: Duration) -> impl Future<Output = Result<(), FlushError>> + Send + use<> {
         let shutdown = self.worker().map(|worker| worker.shutdown(timeout));
         async {

@@ -35,21 +35,33 @@ pub enum DropReason {
     ShutDown,
     /// Every attempt to send the span's batch failed, and the collector is known not to have it.
     ExportFailed,
-    /// The batch was sent, and its answer never came: the collector may have it.
+    /// The batch was sent, and its answer never came: the collector may have it. This also counts a batch that was lost
+    /// on disk, or on the way there, after such an attempt.
     OutcomeUnknown,
     /// The exporter panicked with the span in its hands.
     ExporterPanicked,
+    /// There was no room for the span's batch on disk, or newer ones needed its room.
+    SpoolFull,
+    /// The disk did not take the span's batch, or not by the shutdown's deadline, or does not give it back.
+    ///
+    /// A batch that a slow disk takes after the deadline is sent by the next start all the same.
+    SpoolFailed,
+    /// The file with the span's batch was torn or changed.
+    SpoolCorrupted,
 }
 
 impl DropReason {
     /// Every reason, in the order of their declaration.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 9] = [
         Self::QueueFull,
         Self::LiveLimit,
         Self::ShutDown,
         Self::ExportFailed,
         Self::OutcomeUnknown,
         Self::ExporterPanicked,
+        Self::SpoolFull,
+        Self::SpoolFailed,
+        Self::SpoolCorrupted,
     ];
 
     /// The reason as it is written in logs and metrics: the value of `error.type` in OpenTelemetry's
@@ -62,6 +74,9 @@ impl DropReason {
             Self::ExportFailed => "export_failed",
             Self::OutcomeUnknown => "outcome_unknown",
             Self::ExporterPanicked => "exporter_panicked",
+            Self::SpoolFull => "spool_full",
+            Self::SpoolFailed => "spool_failed",
+            Self::SpoolCorrupted => "spool_corrupted",
         }
     }
 }
@@ -75,20 +90,22 @@ impl fmt::Display for DropReason {
 /// What became of every span of a pipeline, in spans.
 ///
 /// Whenever the pipeline is at rest (no span is starting or ending, and no batch changes hands)
-/// `started = live + held + queued + spooled + exported + rejected + dropped`, exactly. While it works, the counts are
+/// `started + recovered = live + held + queued + spooled + exported + rejected + dropped`, exactly. While it works, the counts are
 /// read one after the other, and a span on its way may be seen twice or not at all.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Stats {
     /// Recorded spans that were started.
     pub started: u64,
+    /// Spans of earlier processes that were found on disk: not among the started.
+    pub recovered: u64,
     /// Started and not ended yet.
     pub live: u64,
     /// Ended, and kept back until their trace is decided. Nothing does that yet: 0.
     pub held: u64,
     /// Ended, and on their way to the collector.
     pub queued: u64,
-    /// On disk, to be sent later. Nothing does that yet: 0.
+    /// On disk, to be sent later or being sent: they survive the process. See [`SpoolConfig`](crate::config::SpoolConfig).
     pub spooled: u64,
     /// Acknowledged by the collector, or printed by the console exporter.
     pub exported: u64,
@@ -104,12 +121,12 @@ pub struct Stats {
     pub started_by_parent: ByParent,
     /// The [`sampled_out`](Self::sampled_out) and the [`shed`](Self::shed), by where their parent is.
     pub not_recorded_by_parent: ByParent,
-    /// Spans that were handed over to be sent, since the start: a part of them may still be on its way, and the others
-    /// are exported, rejected or [`dropped_by_exporter`](Self::dropped_by_exporter).
+    /// Spans that were handed over to be sent or spooled, since the start. With the [`recovered`](Self::recovered) ones, they are
+    /// on their way, [`spooled`](Self::spooled), exported, rejected or [`dropped_by_exporter`](Self::dropped_by_exporter).
     pub submitted: u64,
-    /// Of the [`queued`](Self::queued), those that are being sent at the moment.
+    /// Of the [`queued`](Self::queued) and the [`spooled`](Self::spooled), those that are being sent at the moment.
     pub in_flight: u64,
-    /// Of the [`dropped`](Self::dropped), those that were being sent when they were.
+    /// Of the [`dropped`](Self::dropped), those that were being sent, written to disk, or there, when they were.
     pub dropped_by_exporter: Dropped,
     /// The most finished spans that may wait, where the configuration counts in spans (`OTEL_BSP_MAX_QUEUE_SIZE`).
     pub queue_spans_max: Option<u64>,
@@ -135,9 +152,9 @@ pub struct ByParent {
 }
 
 impl Stats {
-    /// Whether every started span is in one of the other counts. At rest, it is.
+    /// Whether every span that was started or recovered is in one of the other counts. At rest, it is.
     pub fn is_balanced(&self) -> bool {
-        self.started
+        self.started + self.recovered
             == self.live
                 + self.held
                 + self.queued
@@ -153,9 +170,16 @@ impl fmt::Display for Stats {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(
             f,
-            "{{\"started\":{},\"live\":{},\"held\":{},\"queued\":{},\"spooled\":{},\"exported\":{},\"rejected\":{},\
+            "{{\"started\":{},\"recovered\":{},\"live\":{},\"held\":{},\"queued\":{},\"spooled\":{},\"exported\":{},\"rejected\":{},\
              \"dropped\":{{",
-            self.started, self.live, self.held, self.queued, self.spooled, self.exported, self.rejected
+            self.started,
+            self.recovered,
+            self.live,
+            self.held,
+            self.queued,
+            self.spooled,
+            self.exported,
+            self.rejected
         )?;
         for (i, reason) in DropReason::ALL.into_iter().enumerate() {
             let comma = if i == 0 { "" } else { "," };
@@ -312,9 +336,10 @@ mod tests {
         assert!(stats.is_balanced());
         assert_eq!(
             stats.to_string(),
-            "{\"started\":3,\"live\":0,\"held\":0,\"queued\":0,\"spooled\":0,\"exported\":2,\"rejected\":0,\
+            "{\"started\":3,\"recovered\":0,\"live\":0,\"held\":0,\"queued\":0,\"spooled\":0,\"exported\":2,\"rejected\":0,\
              \"dropped\":{\"queue_full\":1,\"live_limit\":0,\"already_shutdown\":0,\"export_failed\":0,\
-             \"outcome_unknown\":0,\"exporter_panicked\":0},\"sampled_out\":0,\"shed\":0,\
+             \"outcome_unknown\":0,\"exporter_panicked\":0,\"spool_full\":0,\"spool_failed\":0,\
+             \"spool_corrupted\":0},\"sampled_out\":0,\"shed\":0,\
              \"submitted\":0,\"in_flight\":0,\"memory_bytes\":0,\"memory_bytes_max\":0,\"operations\":[]}"
         );
     }

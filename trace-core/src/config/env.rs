@@ -10,7 +10,7 @@ use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,12 +21,18 @@ use crate::sampler::{AnySampler, ParentBased, TraceIdRatio};
 
 use super::report::redact_address;
 use super::{
-    BatchConfig, Compression, Config, ExporterConfig, NO_TIMEOUT, OtlpConfig, PropagatorName, Protocol,
-    Report, SpanLimits,
+    BatchConfig, Compression, Config, ExporterConfig, MEMORY_BYTES_MAX, NO_TIMEOUT, OtlpConfig,
+    PropagatorName, Protocol, Report, SpanLimits, SpoolConfig,
 };
 
 /// The largest number that the specification asks for, 2³¹ − 1.
 const INTEGER_MAX: u64 = i32::MAX as u64;
+
+/// The least memory or room on disk that is of use, 1 MiB.
+const BYTES_MIN: u64 = 1 << 20;
+
+/// More than any machine gives to traces, 1 TiB.
+const BYTES_MAX: u64 = 1 << 40;
 
 /// The most bad members of one list that are reported; a list of 100 000 commas is one mistake.
 const MEMBER_REPORTS_MAX: usize = 8;
@@ -96,7 +102,8 @@ pub(super) fn read(
         sampler: sampler(&mut environment),
         batch: batch(&mut environment),
         limits: limits(&mut environment),
-        ..Config::default()
+        memory_bytes_max: memory(&mut environment),
+        spool: spool(&mut environment),
     };
     environment.report_unsupported(names);
     (config, environment.reports)
@@ -385,6 +392,36 @@ fn limits(environment: &mut Environment<'_>) -> SpanLimits {
     }
 }
 
+fn memory(environment: &mut Environment<'_>) -> usize {
+    let default = MEMORY_BYTES_MAX;
+    environment
+        .integer(&["TRACE_CORE_MEMORY_BYTES_MAX"], BYTES_MIN..=BYTES_MAX, &default.to_string())
+        .unwrap_or(default)
+}
+
+fn spool(environment: &mut Environment<'_>) -> Option<SpoolConfig> {
+    let directory = environment.path(&["TRACE_CORE_SPOOL_DIRECTORY"]);
+    let default = SpoolConfig::new(directory.as_ref().map_or(Path::new(""), |(_, path)| path));
+    let bytes_max = environment.number(
+        &["TRACE_CORE_SPOOL_BYTES_MAX"],
+        &(BYTES_MIN..=BYTES_MAX),
+        "a number of bytes",
+        &default.bytes_max.to_string(),
+        "",
+    );
+    if directory.is_none()
+        && let Some(bytes_max) = bytes_max
+    {
+        let report = Report::new(
+            "TRACE_CORE_SPOOL_BYTES_MAX",
+            "expected TRACE_CORE_SPOOL_DIRECTORY beside it",
+            "nothing is spooled",
+        );
+        environment.reports.push(report.with_value(&bytes_max.to_string()));
+    }
+    directory.map(|_| SpoolConfig { bytes_max: bytes_max.unwrap_or(default.bytes_max), ..default })
+}
+
 /// The variables, which of them were asked for, and what was wrong with them.
 struct Environment<'a> {
     lookup: &'a dyn Fn(&str) -> Option<OsString>,
@@ -567,7 +604,8 @@ impl Environment<'_> {
         let names: BTreeSet<String> = names
             .into_iter()
             .map(|name| name.to_string_lossy().into_owned())
-            .filter(|name| name.starts_with("OTEL_") && !self.known.contains(name.as_str()))
+            .filter(|name| name.starts_with("OTEL_") || name.starts_with("TRACE_CORE_"))
+            .filter(|name| !self.known.contains(name.as_str()))
             .filter(|name| (self.lookup)(name).is_some_and(|value| !value.is_empty()))
             .collect();
         // Kubernetes tells each container of every service in its namespace: for a service `otel-collector`

@@ -1,10 +1,9 @@
 //! How a pipeline is set up: plain values, and where they come from.
 //!
 //! A [`Config`] is all that a pipeline needs to know, as plain public fields with their defaults. It can be
-//! written in code, and everything in it but the memory bound can be set from outside by the [environment
-//! variables of
-//! OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), with no
-//! rebuild. A bad value never stops a service: it is put down in a [`Report`], and the default is used.
+//! written in code, and everything in it can be set from outside by the [environment variables of
+//! OpenTelemetry](https://opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables/), and a few
+//! of our own for what those do not know, with no rebuild. A bad value never stops a service: it is put down in a [`Report`], and the default is used.
 //!
 //! ```
 //! use trace_core::config::{Config, ExporterConfig};
@@ -54,8 +53,11 @@
 //! | `OTEL_EXPORTER_OTLP_{TRACES_,}INSECURE` | `false` | [`OtlpConfig::insecure`] |
 //! | `OTEL_EXPORTER_OTLP_{TRACES_,}CERTIFICATE` | – | [`OtlpConfig::certificate`] |
 //! | `OTEL_EXPORTER_OTLP_{TRACES_,}CLIENT_KEY`, `_CLIENT_CERTIFICATE` | – | [`OtlpConfig::client_key`], [`OtlpConfig::client_certificate`] |
+//! | `TRACE_CORE_MEMORY_BYTES_MAX` | `16777216` | [`Config::memory_bytes_max`] |
+//! | `TRACE_CORE_SPOOL_DIRECTORY` | – | [`Config::spool`], [`SpoolConfig::directory`] |
+//! | `TRACE_CORE_SPOOL_BYTES_MAX` | `268435456` | [`SpoolConfig::bytes_max`]; without a directory it has no effect |
 //!
-//! Any other variable whose name starts with `OTEL_` is reported as not supported, unless it concerns
+//! Any other variable whose name starts with `OTEL_` or `TRACE_CORE_` is reported as not supported, unless it concerns
 //! metrics, logs or another language only, or Kubernetes sets it for a service whose name starts with `otel`.
 
 mod env;
@@ -79,6 +81,9 @@ pub use resolver::Resolver;
 /// milliseconds holds (24.8 days), as the specification allows.
 pub const NO_TIMEOUT: Duration = Duration::from_millis(i32::MAX as u64);
 
+/// The memory that a pipeline uses by default, in bytes.
+const MEMORY_BYTES_MAX: usize = 16 << 20;
+
 /// All that a pipeline needs to know.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -101,6 +106,47 @@ pub struct Config {
     /// Default: 16 MiB, some 40 000 spans.
     /// Of a larger bound than some 3 GiB, no more than 2 GiB are used for finished spans.
     pub memory_bytes_max: usize,
+    /// Where spans that cannot be sent wait on disk. Default: nowhere. It serves exporters of OTLP only.
+    pub spool: Option<SpoolConfig>,
+}
+
+/// A bounded buffer on disk for spans that cannot be sent: while the collector is away for longer than memory lasts, at a
+/// shutdown, and over the death of the process.
+///
+/// A batch is written when all attempts to send it have failed, when a quarter of the memory for finished spans waits and
+/// the collector does not take any, and when a shutdown's time is nearly over. What is on disk is sent before what is in
+/// memory, the oldest first, as soon as the collector accepts again, and by the next start that is given the directory.
+/// It is tried until the collector accepts or rejects it. A collector may get a batch twice, if it did not answer the first
+/// time or the process was killed.
+///
+/// Nothing is read or written on a thread that serves requests.
+///
+/// ```
+/// use trace_core::Tracer;
+/// use trace_core::config::SpoolConfig;
+///
+/// let builder = Tracer::builder().configure(|config| {
+///     let mut spool = SpoolConfig::new("/var/spool/traces");
+///     spool.bytes_max = 1 << 30;
+///     config.spool = Some(spool);
+/// });
+/// ```
+///
+/// # Data loss
+/// When the directory is full the oldest spans are dropped. A disk that cannot be used is reported, and spans are dropped
+/// as they would be without it; a damaged file is dropped. Each is counted by a reason of its own
+/// ([`DropReason`](crate::DropReason)). A power cut may cost what was written in its last seconds.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct SpoolConfig {
+    /// The directory; it is made if it is missing, for this user alone. Several pipelines and processes may be given the
+    /// same one: each keeps its files apart, and a start takes over what was left by processes that are gone.
+    pub directory: PathBuf,
+    /// The most that one pipeline's files take on disk, in bytes, counted in blocks of 4 KiB. At least 1 MiB is of use,
+    /// because a batch takes nearly as much. Default: 256 MiB.
+    pub bytes_max: u64,
+    #[cfg(any(test, feature = "testing"))]
+    pub(crate) faults: crate::export::spool::faults::DiskFaults,
 }
 
 /// A format in which the context travels in headers.
@@ -199,7 +245,8 @@ pub struct BatchConfig {
     /// The most spans in a batch, at least 1. Default: `None`, which makes batches by bytes (the
     /// specification's 512 spans cost nearly twice as much to send).
     pub max_batch_spans: Option<usize>,
-    /// The time for all attempts to send one batch; then its spans are dropped. Default: 30 s.
+    /// The time for all attempts to send one batch; then its spans are dropped, or written to the
+    /// [spool](Config::spool). Default: 30 s.
     pub export_timeout: Duration,
 }
 
@@ -241,6 +288,26 @@ impl Config {
     }
 }
 
+impl SpoolConfig {
+    /// A spool in this directory, of 256 MiB.
+    pub fn new(directory: impl Into<PathBuf>) -> Self {
+        Self {
+            directory: directory.into(),
+            bytes_max: 256 << 20,
+            #[cfg(any(test, feature = "testing"))]
+            faults: crate::export::spool::faults::DiskFaults::default(),
+        }
+    }
+
+    /// A spool on a disk that misbehaves on command.
+    #[cfg(any(test, feature = "testing"))]
+    #[must_use]
+    pub fn with_faults(mut self, faults: crate::export::spool::faults::DiskFaults) -> Self {
+        self.faults = faults;
+        self
+    }
+}
+
 impl Default for Config {
     fn default() -> Self {
         Self {
@@ -251,7 +318,8 @@ impl Default for Config {
             sampler: AnySampler::default(),
             batch: BatchConfig::default(),
             limits: SpanLimits::default(),
-            memory_bytes_max: 16 << 20,
+            memory_bytes_max: MEMORY_BYTES_MAX,
+            spool: None,
         }
     }
 }

@@ -82,7 +82,8 @@ fn nothing_set_is_otlp_over_http_to_this_host_and_all_spans() {
 fn an_empty_value_is_no_value() {
     for variable in SUPPORTED {
         for empty in ["", " ", "\t "] {
-            if variable.ends_with("_CERTIFICATE") || variable.ends_with("_KEY") {
+            // Paths are taken as they are.
+            if variable.ends_with("_CERTIFICATE") || variable.ends_with("_KEY") || variable == SPOOL {
                 continue;
             }
             assert_eq!(format!("{:?}", good(&[(variable, empty)])), format!("{:?}", good(&[])), "{variable}");
@@ -586,6 +587,40 @@ fn certificates_are_paths_and_a_key_needs_its_certificate() {
 }
 
 #[test]
+fn memory_and_the_spool_are_bounded_in_bytes() {
+    assert_eq!(good(&[]).memory_bytes_max, 16 << 20);
+    assert_eq!(good(&[("TRACE_CORE_MEMORY_BYTES_MAX", "1048576")]).memory_bytes_max, 1 << 20);
+    assert!(good(&[]).spool.is_none());
+    let spool = good(&[(SPOOL, "/var/spool/traces")]).spool.unwrap();
+    assert_eq!((spool.directory, spool.bytes_max), (PathBuf::from("/var/spool/traces"), 256 << 20));
+    let bytes = ("TRACE_CORE_SPOOL_BYTES_MAX", "1099511627776");
+    assert_eq!(good(&[(SPOOL, "spool"), bytes]).spool.unwrap().bytes_max, 1 << 40);
+    for value in ["1048575", "1099511627777", "16MiB", "-1"] {
+        assert_eq!(
+            bad(&[("TRACE_CORE_MEMORY_BYTES_MAX", value)]),
+            format!(
+                "TRACE_CORE_MEMORY_BYTES_MAX=\"{value}\": expected a whole number from 1048576 to 1099511627776; \
+                 using the default, 16777216"
+            )
+        );
+        let (config, reports) = read(&[(SPOOL, "spool"), ("TRACE_CORE_SPOOL_BYTES_MAX", value)]);
+        assert_eq!(config.spool.unwrap().bytes_max, 256 << 20);
+        assert_eq!(
+            reports[0].to_string(),
+            format!(
+                "TRACE_CORE_SPOOL_BYTES_MAX=\"{value}\": expected a number of bytes from 1048576 to 1099511627776; \
+                 using the default, 268435456"
+            )
+        );
+    }
+    assert_eq!(
+        bad(&[bytes]),
+        "TRACE_CORE_SPOOL_BYTES_MAX=\"1099511627776\": expected TRACE_CORE_SPOOL_DIRECTORY beside it; nothing is \
+         spooled"
+    );
+}
+
+#[test]
 fn insecure_is_a_boolean() {
     for variable in ["OTEL_EXPORTER_OTLP_INSECURE", "OTEL_EXPORTER_OTLP_TRACES_INSECURE"] {
         assert!(otlp(good(&[(variable, "true")])).insecure);
@@ -607,6 +642,8 @@ fn other_variables_that_may_concern_traces_are_reported_once_without_their_value
         "OTEL_EXPORTER_OTLP_SPAN_INSECURE",
         "OTEL_BSP_MAX_CONCURRENT_EXPORTS",
         "OTEL_TRACE_SAMPLER",
+        "TRACE_CORE_SPOOL_BYTES",
+        "TRACE_CORE_",
     ] {
         let (config, reports) = Config::from_lookup(
             |name| (name == variable).then(|| "secret".into()),
@@ -657,10 +694,10 @@ fn a_value_that_is_not_utf_8_is_reported_and_a_path_may_be_one() {
         let (config, reports) = Config::from_lookup(|name| (name == variable).then(bytes), [variable.into()]);
         assert_eq!(
             reports.len(),
-            usize::from(variable != CA && variable != CA_TRACES),
+            usize::from(variable != CA && variable != CA_TRACES && variable != SPOOL),
             "{variable}: {reports:?}"
         );
-        if variable.ends_with("_CERTIFICATE") || variable.ends_with("_KEY") {
+        if variable.ends_with("_CERTIFICATE") || variable.ends_with("_KEY") || variable == SPOOL {
             continue;
         }
         assert_eq!(reports[0].problem(), "expected UTF-8", "{variable}");
@@ -686,11 +723,12 @@ fn a_configuration_error_lists_every_report() {
     assert_eq!(ConfigError::from_reports(Vec::new()), None);
 }
 
+const SPOOL: &str = "TRACE_CORE_SPOOL_DIRECTORY";
 const CA: &str = "OTEL_EXPORTER_OTLP_CERTIFICATE";
 const CA_TRACES: &str = "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE";
 
 /// Every variable that has an effect, except `OTEL_TRACES_SAMPLER_ARG`, whose effect depends on another one.
-const SUPPORTED: [&str; 36] = [
+const SUPPORTED: [&str; 39] = [
     "OTEL_SDK_DISABLED",
     "OTEL_SERVICE_NAME",
     "OTEL_RESOURCE_ATTRIBUTES",
@@ -727,6 +765,9 @@ const SUPPORTED: [&str; 36] = [
     "OTEL_EXPORTER_OTLP_TRACES_CLIENT_KEY",
     "OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
     "OTEL_EXPORTER_OTLP_TRACES_CLIENT_CERTIFICATE",
+    "TRACE_CORE_MEMORY_BYTES_MAX",
+    SPOOL,
+    "TRACE_CORE_SPOOL_BYTES_MAX",
 ];
 
 fn name() -> impl Strategy<Value = Vec<u8>> {

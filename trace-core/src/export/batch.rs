@@ -29,7 +29,7 @@ pub(crate) struct Part {
 }
 
 /// Spans that are sent together.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Batch {
     parts: Vec<Part>,
     spans: usize,
@@ -52,6 +52,8 @@ pub(crate) struct Waiting {
     parts: VecDeque<Part>,
     spans: usize,
     bytes: usize,
+    /// The memory of the parts' chunks: a chunk that is nearly empty takes as much as a full one.
+    memory: usize,
 }
 
 impl Lease {
@@ -153,7 +155,7 @@ impl Batch {
 
 impl Waiting {
     pub(crate) const fn new(limits: BatchLimits) -> Self {
-        Self { limits, parts: VecDeque::new(), spans: 0, bytes: 0 }
+        Self { limits, parts: VecDeque::new(), spans: 0, bytes: 0, memory: 0 }
     }
 
     /// The number of spans.
@@ -161,12 +163,30 @@ impl Waiting {
         self.spans
     }
 
+    /// The memory of the chunks that spans wait in, in bytes.
+    pub(crate) const fn memory(&self) -> usize {
+        self.memory
+    }
+
     pub(crate) fn push(&mut self, part: Part) {
-        self.spans += part.len();
-        self.bytes += part.bytes;
         if part.len() > 0 {
+            self.count(&part);
             self.parts.push_back(part);
         }
+    }
+
+    /// Takes back a batch, which was the first that left.
+    pub(crate) fn put_back(&mut self, batch: Batch) {
+        for part in batch.parts.into_iter().rev() {
+            self.count(&part);
+            self.parts.push_front(part);
+        }
+    }
+
+    fn count(&mut self, part: &Part) {
+        self.spans += part.len();
+        self.bytes += part.bytes;
+        self.memory += part.chunk.memory();
     }
 
     /// Whether there is enough for a batch as large as batches may be.
@@ -193,8 +213,12 @@ impl Waiting {
             if room == 0 || !fits {
                 break;
             }
-            let part =
-                if front.len() > room { Some(front.split_first(room)) } else { self.parts.pop_front() };
+            let part = if front.len() > room {
+                Some(front.split_first(room))
+            } else {
+                self.memory -= front.chunk.memory();
+                self.parts.pop_front()
+            };
             part.into_iter().for_each(|part| batch.push(part));
         }
         self.spans -= batch.spans;
@@ -242,8 +266,22 @@ mod tests {
                 seen.extend(sizes);
             }
             prop_assert_eq!(seen, chunks.concat());
-            prop_assert_eq!((waiting.spans, waiting.bytes, waiting.parts.len()), (0, 0, 0));
+            prop_assert_eq!((waiting.spans, waiting.bytes, waiting.parts.len(), waiting.memory), (0, 0, 0, 0));
         }
+    }
+
+    #[test]
+    fn a_batch_that_is_put_back_is_the_next_again() {
+        let mut waiting = waiting(BatchLimits { bytes_max: 1_000, spans_max: 3 }, &[vec![1, 2], vec![3, 4]]);
+        let before = (waiting.spans, waiting.bytes);
+        let batch = waiting.take_batch().unwrap();
+        assert_eq!(sizes(&batch), [1, 2, 3]);
+        assert!(waiting.memory() < 2 * Chunk::MEMORY, "one chunk is still referred to");
+        waiting.put_back(batch);
+        assert_eq!((waiting.spans, waiting.bytes), before);
+        assert_eq!(sizes(&waiting.take_batch().unwrap()), [1, 2, 3]);
+        assert_eq!(sizes(&waiting.take_batch().unwrap()), [4]);
+        assert_eq!(waiting.memory(), 0);
     }
 
     #[test]

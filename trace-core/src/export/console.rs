@@ -64,7 +64,7 @@ impl Console {
         let mut state = by(deadline, OUTPUT, self.state.lock()).await?;
         // Nothing is taken while an earlier text waits, or texts would pile up.
         self.wait_for_writing(&mut state, deadline).await?;
-        for frame in parcel.batch.spans() {
+        for frame in parcel.spans() {
             state.held.push(frame);
         }
         parcel.arrival.hand_over();

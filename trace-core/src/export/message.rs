@@ -32,6 +32,8 @@ pub(crate) struct Message {
 #[derive(Clone, Debug)]
 pub(crate) enum Wire {
     Plain(Arc<Message>),
+    /// As it was read from disk.
+    Stored(Bytes),
     #[cfg_attr(not(feature = "gzip"), expect(dead_code, reason = "only made by compressing"))]
     Gzip(Arc<[Bytes]>),
 }
@@ -67,6 +69,17 @@ impl Message {
         Self { batch, layout }
     }
 
+    /// The number of spans.
+    pub(crate) fn spans(&self) -> u32 {
+        // A batch is far below 4 GiB, and so are its spans.
+        self.batch.len() as u32
+    }
+
+    /// All bytes in order, in pieces of any length.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.layout.pieces().iter().map(|piece| self.bytes(piece))
+    }
+
     /// The bytes of a piece.
     fn bytes(&self, piece: &Piece) -> &[u8] {
         match *piece {
@@ -81,6 +94,7 @@ impl Wire {
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Plain(message) => message.layout.len(),
+            Self::Stored(message) => message.len(),
             Self::Gzip(pieces) => pieces.iter().map(Bytes::len).sum(),
         }
     }
@@ -130,7 +144,12 @@ impl Body {
     pub(crate) fn next_piece(&mut self) -> Bytes {
         let piece = match &self.wire {
             Wire::Plain(_) => self.gather(),
-            Wire::Gzip(_) if !self.prefix.is_empty() => std::mem::take(&mut self.prefix),
+            Wire::Stored(_) | Wire::Gzip(_) if !self.prefix.is_empty() => std::mem::take(&mut self.prefix),
+            Wire::Stored(message) => {
+                let rest = self.offset..(self.offset + PIECE_BYTES_MAX).min(message.len());
+                self.offset = rest.end;
+                message.slice(rest)
+            }
             Wire::Gzip(pieces) => {
                 self.piece += 1;
                 pieces.get(self.piece - 1).cloned().unwrap_or_default()
@@ -230,9 +249,8 @@ impl Drop for Memory {
     }
 }
 
-/// A message without compression, or with it.
-pub(crate) async fn wire(message: Message, compress: bool) -> Wire {
-    let plain = Wire::Plain(Arc::new(message));
+/// A message as it is, or compressed.
+pub(crate) async fn wire(plain: Wire, compress: bool) -> Wire {
     if compress { gzip::compress(plain).await } else { plain }
 }
 

@@ -2,7 +2,8 @@
 //!
 //! In the order in which a span passes: [`chunk`] and [`queue`], written by the request's threads; [`worker`], the
 //! thread that takes over; [`schedule`], which decides what it does when; [`batch`] and [`message`], what is sent
-//! together and as which bytes; [`retry`], how often; [`transport`](mod@transport), and the ways there are.
+//! together and as which bytes; [`retry`], how often; [`transport`](mod@transport), and the ways there are; [`spool`], where
+//! spans wait that could not be sent.
 
 // Without OTLP, what prints to the console needs less of these.
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
@@ -24,6 +25,7 @@ mod report;
 #[cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
 mod retry;
 mod schedule;
+pub(crate) mod spool;
 #[cfg(any(feature = "http", feature = "grpc"))]
 mod tls;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
@@ -41,8 +43,9 @@ use self::chunk::SPAN_BYTES_MAX;
 use self::console::Console;
 use self::queue::Queue;
 use self::retry::RetryLimits;
+use self::schedule::{STALLED, SpoolLimits};
 use self::transport::Transport;
-use self::worker::WorkerConfig;
+use self::worker::{SpoolSetup, WorkerConfig};
 use crate::config::{Config, ConfigError, ExporterConfig, OtlpConfig, Report};
 use crate::otlp::request::resource_field;
 
@@ -103,8 +106,19 @@ pub(crate) fn start(
         // A quarter of the chunks' memory, if each is as large as a chunk can be.
         wake_chunks_max: queue.chunk_bytes_max() / 4 / SPAN_BYTES_MAX,
     };
-    worker::start(queue, worker, transport, tick)
+    worker::start(queue, worker, transport, spool(queue, config), tick)
         .map_err(|error| fault("thread", format!("the export thread could not be started: {error}")))
+}
+
+/// The spool that the configuration asks for. The console needs none.
+fn spool(queue: &Queue, config: &Config) -> Option<SpoolSetup> {
+    let ExporterConfig::Otlp(_) = config.exporter else { return None };
+    Some(SpoolSetup {
+        config: config.spool.clone()?,
+        // So that what is left lasts while a disk is slow.
+        limits: SpoolLimits { waiting_bytes_max: queue.chunk_bytes_max() / 4, stalled_after: STALLED },
+        resource: resource_field(config.resource.iter()),
+    })
 }
 
 fn transport(config: &Config) -> Result<Arc<dyn Transport>, ConfigError> {

@@ -112,6 +112,10 @@ pub(crate) struct ExportCounters {
     pub(crate) pending: Counter,
     pub(crate) exported: Counter,
     pub(crate) rejected: Counter,
+    /// Spans of earlier processes that were found on disk.
+    pub(crate) recovered: Counter,
+    /// Spans on disk: up when written or found, down when exported, rejected or dropped.
+    pub(crate) spooled: Counter,
     pub(crate) dropped: DropCounters,
     /// Spans handed over to be sent.
     pub(crate) submitted: Counter,
@@ -355,6 +359,10 @@ impl Queue {
         if chunk.is_oversize() || self.free.push(chunk).is_err() {
             self.chunk_bytes.fetch_sub(memory, Ordering::Relaxed);
         }
+        // What comes back after the worker's end is not used again.
+        if self.abandoned.load(Ordering::SeqCst) {
+            self.free_chunks();
+        }
         self.update_pressure();
     }
 
@@ -379,12 +387,16 @@ impl Queue {
     /// Gives the memory of idle chunks and cells back to the allocator: a pipeline that is shut down keeps its head
     /// alone.
     pub(crate) fn release_memory(&self) {
-        while let Some(chunk) = self.free.pop() {
-            self.chunk_bytes.fetch_sub(chunk.memory(), Ordering::Relaxed);
-        }
+        self.free_chunks();
         for slot in &self.slots {
             let pool = std::mem::take(&mut slot.lock().pool);
             pool.into_iter().for_each(|cell| self.free_cell(cell));
+        }
+    }
+
+    fn free_chunks(&self) {
+        while let Some(chunk) = self.free.pop() {
+            self.chunk_bytes.fetch_sub(chunk.memory(), Ordering::Relaxed);
         }
     }
 
@@ -404,6 +416,8 @@ impl Queue {
         stats.shed = stats.not_recorded_by_parent.total() - stats.sampled_out;
         stats.exported = self.export.exported.get();
         stats.rejected = self.export.rejected.get();
+        stats.recovered = self.export.recovered.get();
+        stats.spooled = self.export.spooled.get();
         counters().for_each(|c| c.dropped.sum_into(&mut stats.dropped));
         self.export.dropped.sum_into(&mut stats.dropped);
         stats.submitted = self.export.submitted.get();

@@ -45,8 +45,8 @@ impl Reporter {
         Self { queue, state: Mutex::default(), lines: LineWriter::default() }
     }
 
-    /// An attempt to send a batch has ended, and this follows.
-    pub(crate) fn attempted(&self, attempt: &Attempt, next: Next) {
+    /// An attempt to send a batch has ended, and this follows; with a spool, a batch that is given up goes to disk.
+    pub(crate) fn attempted(&self, attempt: &Attempt, next: Next, has_spool: bool) {
         let (problem, consequence, what_follows) = match (attempt, next) {
             (Attempt::Accepted { warning: None, .. }, _) => return self.accepted(),
             (Attempt::Accepted { rejected: 0, warning: Some(problem) }, _) => {
@@ -60,6 +60,9 @@ impl Reporter {
             (Attempt::Refused(problem), _) => (problem, Consequence::Loss, "spans are rejected".to_owned()),
             (Attempt::Failed { problem, .. }, Next::RetryAt(_)) => {
                 (problem, Consequence::Harmless, "trying again".to_owned())
+            }
+            (Attempt::Failed { problem, .. }, Next::Settle(_)) if has_spool => {
+                (problem, Consequence::Harmless, "spans are spooled".to_owned())
             }
             (Attempt::Failed { problem, .. }, Next::Settle(_)) => {
                 (problem, Consequence::Loss, "spans are dropped".to_owned())

@@ -64,6 +64,12 @@ pub(crate) enum ProblemKind {
     Output,
     /// The exporter panicked.
     Panic,
+    /// The spool cannot be used, or not for this batch.
+    SpoolFailed,
+    /// There is no room in the spool.
+    SpoolFull,
+    /// A file of the spool is damaged.
+    SpoolCorrupted,
 }
 
 /// What became of a batch.
@@ -185,6 +191,8 @@ impl ProblemKind {
         Some(match self {
             // Who says that something is wrong with a batch that he has taken is there, and takes batches.
             Self::PartialSuccess => return None,
+            // What the disk costs shows in the counters.
+            Self::SpoolFailed | Self::SpoolFull | Self::SpoolCorrupted => return None,
             Self::Setup | Self::Tls => Fault::Configuration,
             Self::Name => Fault::ConfigurationIfNew,
             // Somebody else is there who does not speak OTLP (a status of success is told of only where gRPC's is
@@ -211,6 +219,8 @@ impl ProblemKind {
             Self::PartialSuccess => (Failure::Rejected, Status::None),
             Self::Output => (Failure::Output, Status::None),
             Self::Panic => (Failure::Panicked, Status::None),
+            // These end no operation.
+            Self::SpoolFailed | Self::SpoolFull | Self::SpoolCorrupted => (Failure::Other, Status::None),
         };
         End { failed: Some(failed), status }
     }
@@ -229,6 +239,9 @@ impl fmt::Display for Problem {
             ProblemKind::PartialSuccess => f.write_str("the collector did not take everything")?,
             ProblemKind::Output => f.write_str("the output cannot be written")?,
             ProblemKind::Panic => f.write_str("the exporter panicked")?,
+            ProblemKind::SpoolFailed => f.write_str("the spool cannot be used")?,
+            ProblemKind::SpoolFull => f.write_str("the spool is full")?,
+            ProblemKind::SpoolCorrupted => f.write_str("a file of the spool is damaged")?,
         }
         if self.detail.is_empty() { Ok(()) } else { write!(f, ": {}", self.detail) }
     }

@@ -6,7 +6,10 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
+use bytes::Bytes;
+
 use super::batch::Batch;
+use super::chunk::Frame;
 use super::message::{self, Arrival, Message, Wire};
 use super::retry::{Answer, Attempt, Problem, ProblemKind};
 
@@ -40,11 +43,20 @@ pub(crate) trait Transport: Send + Sync + 'static {
 /// A batch that is being sent, and what lasts from one attempt to the next.
 #[derive(Debug)]
 pub(crate) struct Parcel {
-    pub(crate) batch: Arc<Batch>,
+    content: Content,
     pub(crate) arrival: Arc<Arrival>,
     wire: Option<Wire>,
     /// The status of the latest answer over HTTP.
     pub(crate) http_status: Option<u16>,
+}
+
+/// Where a batch that is being sent comes from.
+#[derive(Clone, Debug)]
+pub(crate) enum Content {
+    /// From memory.
+    Spans(Arc<Batch>),
+    /// From disk: a whole request, under the resource of the process that made it.
+    Stored(Bytes),
 }
 
 /// The most bytes of an answer that are read: it says how many spans were rejected and why, and may be anything.
@@ -54,8 +66,17 @@ pub(crate) const ANSWER_BYTES_MAX: usize = 64 << 10;
 pub(crate) const USER_AGENT: &str = concat!("OTel-OTLP-Exporter-Rust/", env!("CARGO_PKG_VERSION"));
 
 impl Parcel {
-    pub(crate) fn new(batch: Batch, arrival: Arc<Arrival>) -> Self {
-        Self { batch: Arc::new(batch), arrival, wire: None, http_status: None }
+    pub(crate) const fn new(content: Content, arrival: Arc<Arrival>) -> Self {
+        Self { content, arrival, wire: None, http_status: None }
+    }
+
+    /// Every span as it is encoded. None of those that come from disk: only what sends requests is given them.
+    pub(crate) fn spans(&self) -> impl Iterator<Item = Frame<'_>> {
+        let batch = match &self.content {
+            Content::Spans(batch) => Some(batch),
+            Content::Stored(_) => None,
+        };
+        batch.into_iter().flat_map(|batch| batch.spans())
     }
 
     /// The batch as an OTLP request, compressed on the first attempt only.
@@ -63,7 +84,11 @@ impl Parcel {
         match &self.wire {
             Some(wire) => wire.clone(),
             None => {
-                let wire = message::wire(Message::new(Arc::clone(&self.batch), resource), compress).await;
+                let plain = match &self.content {
+                    Content::Spans(batch) => Wire::Plain(Arc::new(Message::new(Arc::clone(batch), resource))),
+                    Content::Stored(message) => Wire::Stored(message.clone()),
+                };
+                let wire = message::wire(plain, compress).await;
                 self.wire.insert(wire).clone()
             }
         }

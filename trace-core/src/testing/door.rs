@@ -17,6 +17,9 @@ use super::behaviour::Stance;
 /// How long a port may take to close or open before a test goes on without it.
 const TIMEOUT: Duration = Duration::from_secs(5);
 
+/// How often a port is tried that is still taken, a millisecond apart.
+const TRIES: usize = 1_000;
+
 /// How many connections the kernel takes before somebody accepts them.
 const BACKLOG: u32 = 1024;
 
@@ -115,7 +118,7 @@ impl Keeper {
                     let moves = matches!(what, What::Move(_));
                     let was = self.stance;
                     let result = match what {
-                        What::Stand(stance) => self.stand(stance),
+                        What::Stand(stance) => self.stand_soon(stance).await,
                         What::Move(ip) => self.move_to(ip),
                     };
                     if moves || (was != Stance::Shut && self.stance == Stance::Shut) {
@@ -140,6 +143,18 @@ impl Keeper {
             Ear::Listening(listener) if self.stance == Stance::Open => listener.accept().await,
             _ => std::future::pending().await,
         }
+    }
+
+    /// As [`stand`](Self::stand). Where the port is still taken it is tried again: a process that is being started has a copy of
+    /// the old listener until it is another program, which is a moment.
+    async fn stand_soon(&mut self, stance: Stance) -> io::Result<()> {
+        for _ in 0..TRIES {
+            if self.stand(stance).is_ok() {
+                return Ok(());
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        self.stand(stance)
     }
 
     fn stand(&mut self, stance: Stance) -> io::Result<()> {

@@ -63,4 +63,6 @@ pub use self::behaviour::Behaviour;
 pub use self::collector::{Collector, CollectorBuilder, Protocol, Request, WaitError};
 pub use self::names::Names;
 pub use self::proxy::{Proxy, Traffic};
+pub use crate::export::spool::faults::{DiskFault, DiskFaults};
+pub use crate::export::spool::record::{SpoolRecord, SpoolRecordError};
 pub use crate::otlp::{TraceTree, TreeError, TreeStyle};

@@ -5,6 +5,7 @@ use crate::export::batch::{Batch, BatchLimits, Lease, Part, Waiting};
 use crate::export::chunk::Chunk;
 use crate::export::fixture::{SCOPE, queue};
 use crate::export::message::Arrival;
+use crate::export::transport::Content;
 use crate::otlp::sample;
 use crate::{SpanId, SpanKind};
 use prost::Message;
@@ -30,6 +31,10 @@ fn batch(spans: &[(Vec<u8>, bool)]) -> Batch {
     }
     waiting.push(Part::whole(Lease::new(queue(), chunk)));
     waiting.take_batch().unwrap()
+}
+
+fn content(spans: &[(Vec<u8>, bool)]) -> Content {
+    Content::Spans(Arc::new(batch(spans)))
 }
 
 fn resource() -> Vec<(String, OwnedValue)> {
@@ -85,7 +90,7 @@ async fn the_tree_is_written_to_the_output() {
         (encoded(7, 2, 1, "unfinished"), false),
     ];
     let deadline = Instant::now() + Duration::from_secs(10);
-    let mut parcel = Parcel::new(batch(&spans), Arc::default());
+    let mut parcel = Parcel::new(content(&spans), Arc::default());
     assert_eq!(
         console.attempt(&mut parcel, deadline).await,
         Attempt::Accepted { rejected: 0, warning: None }
@@ -120,7 +125,7 @@ async fn an_output_that_nobody_reads_holds_up_nobody() {
     let (unstick, stuck) = std::sync::mpsc::channel();
     let console = Console::new(resource(), TreeStyle::Plain, Arc::new(StdMutex::new(Stuck(stuck))));
     let attempt = async |arrival: &Arc<Arrival>| {
-        let mut parcel = Parcel::new(batch(&[(encoded(1, 1, 9, "root"), true)]), Arc::clone(arrival));
+        let mut parcel = Parcel::new(content(&[(encoded(1, 1, 9, "root"), true)]), Arc::clone(arrival));
         console.attempt(&mut parcel, Instant::now() + Duration::from_millis(10)).await
     };
     let (first, second) = (Arc::default(), Arc::default());
@@ -147,7 +152,7 @@ impl Write for Closed {
 #[tokio::test]
 async fn what_a_closed_output_does_not_take_is_refused() {
     let console = Console::new(resource(), TreeStyle::Plain, Arc::new(StdMutex::new(Closed)));
-    let mut parcel = Parcel::new(batch(&[(encoded(1, 1, 9, "root"), true)]), Arc::default());
+    let mut parcel = Parcel::new(content(&[(encoded(1, 1, 9, "root"), true)]), Arc::default());
     let attempt = console.attempt(&mut parcel, Instant::now() + Duration::from_secs(10)).await;
     assert!(matches!(attempt, Attempt::Refused(Problem { kind: ProblemKind::Output, .. })));
 }

@@ -29,7 +29,7 @@ fn batch(spans: &[(usize, SpanData)]) -> Arc<Batch> {
 
 fn wire_of(spans: &[(usize, SpanData)], resource: &[(String, OwnedValue)], compress: bool) -> Wire {
     let resource = request::resource_field(resource.iter().map(|(key, value)| (key.as_str(), value)));
-    let message = Message::new(batch(spans), &resource);
+    let message = Wire::Plain(Arc::new(Message::new(batch(spans), &resource)));
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(wire(message, compress))
 }
@@ -107,6 +107,20 @@ fn a_body_larger_than_a_piece_comes_in_pieces_and_can_be_sent_again() {
     assert_eq!(&again[..5], b"grpc!");
     assert_eq!(&again[5..], &once[..]);
     assert_eq!(decode_request(&once).unwrap().len(), spans.len());
+}
+
+#[test]
+fn a_message_from_disk_goes_over_the_wire_as_it_was_written() {
+    let spans = large_sample();
+    let message = Message::new(batch(&spans), b"");
+    assert_eq!(message.spans() as usize, spans.len());
+    let stored = Bytes::from(message.pieces().collect::<Vec<_>>().concat());
+    let plain = read(Wire::Plain(Arc::new(message)).body(Bytes::new(), &Arc::default()));
+    let wire = Wire::Stored(stored);
+    assert_eq!(wire.len(), plain.len());
+    assert_eq!(read(wire.body(Bytes::new(), &Arc::default())), plain);
+    let framed = read(wire.body(Bytes::from_static(b"grpc!"), &Arc::default()));
+    assert_eq!(framed, [b"grpc!", &plain[..]].concat());
 }
 
 #[cfg(feature = "gzip")]

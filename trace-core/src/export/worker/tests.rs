@@ -1,3 +1,5 @@
+mod spool;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Condvar, Mutex};
 
@@ -72,7 +74,7 @@ impl Transport for Script {
             let problem = || Problem::new(ProblemKind::Connection, "as told");
             match act {
                 Do::Accept => {
-                    let spans = parcel.batch.spans().map(|frame| frame.span()[0]);
+                    let spans = parcel.spans().map(|frame| frame.span()[0]);
                     self.accepted.lock().unwrap().extend(spans);
                     Attempt::Accepted { rejected: 0, warning: None }
                 }
@@ -109,7 +111,7 @@ impl Rig {
         });
         let ticks = Arc::<Count>::default();
         let tick = Arc::clone(&ticks);
-        let worker = start(queue, config, Arc::clone(&script) as _, move || tick.up()).unwrap();
+        let worker = start(queue, config, Arc::clone(&script) as _, None, move || tick.up()).unwrap();
         Self { queue, script, worker, ticks }
     }
 
@@ -349,7 +351,7 @@ fn a_fault_of_the_worker_itself_loses_what_it_had_and_it_goes_on() {
         accepted: Mutex::default(),
         attempts: Count::default(),
     });
-    let worker = start(queue, CONFIG, Arc::clone(&script) as _, tick).unwrap();
+    let worker = start(queue, CONFIG, Arc::clone(&script) as _, None, tick).unwrap();
     queue.put(&[1; 10], &SCOPE);
     // A flush that meets the fault fails, and one after it does not.
     while worker.blocking_flush(LONG).is_err() {}
@@ -384,7 +386,7 @@ fn the_exporters_own_work_makes_no_spans() {
     let limits = QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None };
     let queue: &'static Queue = Box::leak(Box::new(Queue::new(limits, 1)));
     let curious = Arc::new(Curious(Mutex::default()));
-    let worker = start(queue, CONFIG, Arc::clone(&curious) as _, || {}).unwrap();
+    let worker = start(queue, CONFIG, Arc::clone(&curious) as _, None, || {}).unwrap();
     queue.put(&[1; 10], &SCOPE);
     assert_eq!(worker.blocking_shutdown(LONG), Ok(()));
     assert_eq!(*curious.0.lock().unwrap(), [true, true]);
@@ -411,7 +413,7 @@ fn whoever_waits_on_the_workers_own_thread_is_told_at_once() {
     let limits = QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None };
     let queue: &'static Queue = Box::leak(Box::new(Queue::new(limits, 1)));
     let selfish = Arc::new(Selfish::default());
-    let worker = start(queue, CONFIG, Arc::clone(&selfish) as _, || {}).unwrap();
+    let worker = start(queue, CONFIG, Arc::clone(&selfish) as _, None, || {}).unwrap();
     selfish.0.set(worker.clone()).unwrap();
     queue.put(&[1; 10], &SCOPE);
     let begin = Instant::now();
