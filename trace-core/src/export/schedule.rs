@@ -341,7 +341,10 @@ impl<W> Schedule<W> {
 
     /// The next step. To be asked for again after each, but [`Wait`](Step::Wait) and [`Finish`](Step::Finish).
     pub(crate) fn next(&mut self, now: Instant) -> Step<W> {
-        if now >= self.sweep_at || self.wants_sweep() {
+        if self.quiet_until.is_some_and(|until| now >= until) {
+            self.quiet_until = None;
+        }
+        if (now >= self.sweep_at && self.may_sweep()) || self.wants_sweep() {
             return Step::Sweep;
         }
         if self.is_withdrawn() && self.in_memory() == 0 {
@@ -366,7 +369,7 @@ impl<W> Schedule<W> {
             }
             return Step::Store(batch);
         }
-        if self.may_send(now) {
+        if self.may_send() {
             if let Some(backlog) = &mut self.backlog
                 && backlog.is_first()
                 && !backlog.is_sick(now)
@@ -455,6 +458,12 @@ impl<W> Schedule<W> {
         true
     }
 
+    /// Whether it is of use to take what lies in open chunks before somebody asks for it: each chunk that is taken half empty keeps
+    /// its memory until its spans are sent, and while a collector hangs, nothing is.
+    const fn may_sweep(&self) -> bool {
+        self.is_ready() || self.backlog.is_some()
+    }
+
     fn wants_sweep(&self) -> bool {
         self.hurry
             || self.flushes.iter().any(|flush| flush.remaining.is_none())
@@ -473,10 +482,7 @@ impl<W> Schedule<W> {
         self.in_memory() + self.backlog.as_ref().map_or(0, |backlog| backlog.spans)
     }
 
-    fn may_send(&mut self, now: Instant) -> bool {
-        if self.quiet_until.is_some_and(|until| now >= until) {
-            self.quiet_until = None;
-        }
+    fn may_send(&self) -> bool {
         self.is_ready() && !self.is_withdrawn()
     }
 
@@ -533,14 +539,14 @@ impl<W> Schedule<W> {
             let withdraw_at = closing.withdraw_at.filter(|_| !closing.withdrawn);
             closing.waiters.iter().map(|(_, deadline)| *deadline).chain([closing.deadline]).chain(withdraw_at)
         });
-        let quiet = self.quiet_until.filter(|_| self.unsettled() > 0);
         // These have passed without consequence, or are yet to come.
         let spool = self.backlog.iter().flat_map(|backlog| {
             let in_flight = self.in_flight.filter(|_| self.waiting.len() > 0);
             let stalled = in_flight.map(|in_flight| backlog.stalled_at(in_flight.since));
             backlog.times().chain(stalled).filter(|time| *time > now)
         });
-        flushes.chain(closing).chain(quiet).chain(spool).fold(self.sweep_at, Instant::min)
+        let sweep_at = if self.may_sweep() { self.sweep_at } else { after(now, Duration::MAX) };
+        flushes.chain(closing).chain(self.quiet_until).chain(spool).fold(sweep_at, Instant::min)
     }
 }
 

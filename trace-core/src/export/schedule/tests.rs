@@ -33,7 +33,11 @@ enum Did {
     Finished(Vec<&'static str>, Result<(), FlushError>),
     /// Waits until so many milliseconds after the start.
     Waits(u64),
+    /// Waits until something happens.
+    WaitsForNews,
 }
+
+const YEAR: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl Desk {
     fn new() -> Self {
@@ -88,7 +92,8 @@ impl Desk {
                 Step::Finish(end) => Did::Finished(end.waiters, end.result),
                 Step::Wait(until) => {
                     assert!(until > self.now, "it would never sleep");
-                    Did::Waits((until - self.start).as_millis() as u64)
+                    let after = until - self.start;
+                    if after < YEAR { Did::Waits(after.as_millis() as u64) } else { Did::WaitsForNews }
                 }
             };
         }
@@ -104,7 +109,7 @@ fn a_full_batch_leaves_at_once_and_the_rest_when_it_is_due() {
     let mut desk = Desk::new();
     desk.schedule.push(part(13));
     assert_eq!(desk.next(), Did::Sent(10));
-    assert_eq!(desk.next(), Did::Waits(5_000));
+    assert_eq!(desk.next(), Did::WaitsForNews);
     desk.settle(OK);
     assert_eq!(desk.next(), Did::Waits(5_000), "three spans are not enough");
     desk.now = desk.at(5_000);
@@ -121,12 +126,27 @@ fn one_batch_is_in_flight_at_a_time() {
     assert_eq!(desk.schedule.wake_at_chunks(), Some(0));
     assert_eq!(desk.next(), Did::Sent(10));
     assert_eq!(desk.schedule.wake_at_chunks(), None, "nothing to be woken for");
-    assert_eq!(desk.next(), Did::Waits(5_000));
+    assert_eq!(desk.next(), Did::WaitsForNews);
     desk.settle(LOST);
     assert_eq!(desk.next(), Did::Sent(10));
     desk.settle(OK);
     assert_eq!(desk.next(), Did::Waits(5_000));
     assert_eq!(desk.schedule.wake_at_chunks(), Some(1));
+}
+
+#[test]
+fn open_chunks_are_left_to_fill_while_nothing_can_be_sent() {
+    let mut desk = Desk::new();
+    desk.open = 3;
+    desk.now = desk.at(5_000);
+    assert_eq!(desk.next(), Did::Sent(3));
+    desk.open = 4;
+    desk.now = desk.at(20_000);
+    assert_eq!((desk.next(), desk.open), (Did::WaitsForNews, 4));
+    desk.schedule.settled(LOST, Some(desk.at(30_000)));
+    assert_eq!((desk.next(), desk.open), (Did::Waits(30_000), 4));
+    desk.now = desk.at(30_000);
+    assert_eq!((desk.next(), desk.open), (Did::Sent(4), 0));
 }
 
 #[test]
@@ -212,7 +232,7 @@ fn a_queue_that_may_overflow_is_emptied_before_its_time() {
     assert_eq!(desk.next(), Did::Sent(4));
     desk.open = 4;
     desk.schedule.crowded(true);
-    assert_eq!(desk.next(), Did::Waits(5_000), "not while a batch is in flight");
+    assert_eq!(desk.next(), Did::WaitsForNews, "not while a batch is in flight");
 }
 
 #[test]
