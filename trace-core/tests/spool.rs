@@ -170,9 +170,9 @@ fn an_outage_goes_to_disk_and_its_end_brings_all_of_it_in_order() {
         rig.work(2_000);
         rig.send();
         let stats = rig.wait_for(|stats| stats.spooled > 0);
-        assert!(stats.spooled < 2_000 && stats.dropped.total() == 0, "{stats}");
-        assert_eq!(directory.files().len(), 1);
-        // These wait in memory.
+        assert_eq!(stats.dropped.total(), 0, "{stats}");
+        assert!(!directory.files().is_empty());
+        // These come later than what is on disk.
         rig.work(100);
         assert_eq!(rig.traces.blocking_flush(SOON), Err(FlushError::Timeout));
 
