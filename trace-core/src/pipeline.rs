@@ -140,7 +140,7 @@ impl Tracer {
     }
 
     /// A pipeline without a worker: a test takes the chunks itself.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn detached(config: &Config) -> Self {
         Self::of(Some(Pipeline::new(config, Vec::new())))
     }

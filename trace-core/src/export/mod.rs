@@ -12,15 +12,15 @@ mod console;
 #[cfg(test)]
 mod fixture;
 #[cfg(feature = "grpc")]
-mod grpc;
+pub(crate) mod grpc;
 #[cfg(feature = "http")]
-mod http;
+pub(crate) mod http;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod message;
 pub(crate) mod queue;
-mod report;
+pub(crate) mod report;
 #[cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
-mod retry;
+pub(crate) mod retry;
 mod schedule;
 #[cfg(any(feature = "http", feature = "grpc"))]
 mod tls;

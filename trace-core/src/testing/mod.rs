@@ -40,7 +40,7 @@
 
 mod behaviour;
 mod collector;
-mod convert;
+pub(crate) mod convert;
 mod serve;
 
 #[cfg(test)]
