@@ -1,6 +1,8 @@
 //! What the exporter says about its troubles: each kind at most once a minute, on standard error.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use super::retry::{Problem, ProblemKind};
@@ -12,6 +14,9 @@ const INTERVAL: Duration = Duration::from_secs(60);
 /// to hear more of.
 const KINDS_MAX: usize = 32;
 
+/// The most lines that wait: more than there are kinds of trouble in a minute, mostly.
+const WAITING_MAX: usize = 16;
+
 /// The most characters of what a collector says that are repeated.
 const DETAIL_CHARS_MAX: usize = 300;
 
@@ -19,6 +24,9 @@ const DETAIL_CHARS_MAX: usize = 300;
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     latest: HashMap<(ProblemKind, Consequence), Latest>,
+    /// Lines that wait for the one before them to be written.
+    waiting: VecDeque<String>,
+    is_writing: bool,
 }
 
 /// Whether a problem cost spans. A loss is news even if the same problem was reported, while it was still hoped that
@@ -67,6 +75,40 @@ impl Reports {
         let again =
             if silent > 0 { format!(" ({} times since the last report)", silent + 1) } else { String::new() };
         Some(format!("trace-core: {problem}{again}; {what_follows}"))
+    }
+}
+
+/// Writes a line by `write`, on a thread of its own, because standard error may be a pipe that nobody reads: then one thread
+/// hangs, and no more of them, whatever else there is to say.
+pub(crate) fn write_apart(reports: &Arc<Mutex<Reports>>, line: String, write: fn(&str)) {
+    fn lock(reports: &Mutex<Reports>) -> MutexGuard<'_, Reports> {
+        reports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+    {
+        let mut reports = lock(reports);
+        // What has waited for longest is the cause of what came after it.
+        if reports.waiting.len() < WAITING_MAX {
+            reports.waiting.push_back(line);
+        }
+        if std::mem::replace(&mut reports.is_writing, true) {
+            return;
+        }
+    }
+    let next = |reports: &Mutex<Reports>| {
+        let mut reports = lock(reports);
+        let next = reports.waiting.pop_front();
+        reports.is_writing = next.is_some();
+        next
+    };
+    let apart = Arc::clone(reports);
+    let started = thread::Builder::new().name("trace-export".to_owned()).spawn(move || {
+        while let Some(line) = next(&apart) {
+            write(&line);
+        }
+    });
+    if started.is_err() {
+        // It is said together with what comes next, if there is a thread by then.
+        lock(reports).is_writing = false;
     }
 }
 

@@ -27,7 +27,7 @@ use super::batch::{Batch, BatchLimits, Lease, Part};
 use super::chunk::Chunk;
 use super::message::Arrival;
 use super::queue::{ExportCounters, Queue};
-use super::report::{Consequence, Reports};
+use super::report::{Consequence, Reports, write_apart};
 use super::retry::{Answer, Attempt, Next, Outcome, Problem, ProblemKind, Retry, RetryLimits, after};
 use super::schedule::{End, Schedule, Step};
 use super::transport::{Parcel, Transport};
@@ -499,9 +499,8 @@ impl Errand {
     }
 }
 
-/// Writes a line about a problem, if its like was not reported lately. On a thread of its own: standard error may be a
-/// pipe that nobody reads.
-fn report(reports: &Mutex<Reports>, problem: &Problem, consequence: Consequence, what_follows: &str) {
+/// Writes a line about a problem, if its like was not reported lately.
+fn report(reports: &Arc<Mutex<Reports>>, problem: &Problem, consequence: Consequence, what_follows: &str) {
     let line = reports.lock().unwrap_or_else(PoisonError::into_inner).line(
         problem,
         consequence,
@@ -509,7 +508,7 @@ fn report(reports: &Mutex<Reports>, problem: &Problem, consequence: Consequence,
         Instant::now(),
     );
     if let Some(line) = line {
-        drop(tokio::task::spawn_blocking(move || say(&line)));
+        write_apart(reports, line, say);
     }
 }
 
