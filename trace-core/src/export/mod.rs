@@ -18,10 +18,15 @@ pub(crate) mod http;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod message;
 pub(crate) mod queue;
+#[cfg(test)]
+mod queue_model;
+#[cfg(test)]
+mod queue_tests;
 pub(crate) mod report;
 #[cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
 pub(crate) mod retry;
 mod schedule;
+mod sync;
 #[cfg(any(feature = "http", feature = "grpc"))]
 mod tls;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
