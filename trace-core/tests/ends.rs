@@ -691,7 +691,7 @@ fn a_process_without_descriptors_loses_its_spans_and_says_so() {
         // Whether the worker could begin is not known before it did.
         let hangs_at = Instant::now() + LONG;
         let mut ended = 0;
-        while balanced(&traces).dropped.count(DropReason::ShutDown) == 0 {
+        while traces.stats().dropped.count(DropReason::ShutDown) == 0 {
             assert!(Instant::now() < hangs_at);
             ended += work(&traces, 1).len() as u64;
         }
