@@ -12,7 +12,7 @@ use crate::export::sync::ArrayQueue;
 
 #[test]
 fn what_goes_into_a_ring_comes_out_once_and_in_order_among_threads() {
-    const EACH: usize = 20_000;
+    const EACH: usize = 2_000;
     for capacity in [1, 2, 3, 64] {
         let ring = &ArrayQueue::<Box<(usize, usize)>>::new(capacity);
         let came = &AtomicUsize::new(0);
