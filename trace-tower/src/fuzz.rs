@@ -95,11 +95,13 @@ pub fn authority(data: &[u8]) {
         let host_and_port = theirs.as_str().rsplit('@').next().unwrap_or_default();
         let has_literal = host_and_port.starts_with('[') && host_and_port.matches(['[', ']']).count() == 2;
         let has_name = !host_and_port.contains(['[', ']']) && host_and_port.matches(':').count() < 2;
-        let has_sign = host_and_port.contains(":+");
+        // What is read as a number, and is none that a port is written as.
+        let is_odd =
+            host_and_port.rsplit_once(':').is_some_and(|(_, port)| port.starts_with('+') || port.len() > 5);
         let host = theirs.host().trim_start_matches('[').trim_end_matches(']');
         match ours {
-            // That crate lets more pass: it takes the last of several ports, and one with a sign.
-            Some(ours) if (has_literal || has_name) && !has_sign => {
+            // That crate lets more pass, and takes the last of several ports.
+            Some(ours) if (has_literal || has_name) && !is_odd => {
                 assert_eq!((ours.host, ours.port), (host, theirs.port_u16()));
             }
             Some(_) => {}
