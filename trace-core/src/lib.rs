@@ -116,6 +116,10 @@ mod clock;
 pub mod config;
 mod context;
 mod export;
+#[cfg(any(test, fuzzing))]
+#[cfg(all(feature = "grpc", feature = "http", feature = "testing"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod id;
 pub mod otlp;
 mod pipeline;

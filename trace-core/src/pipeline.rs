@@ -196,7 +196,7 @@ impl Tracer {
     }
 
     /// A pipeline without a worker: a test takes the chunks itself.
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn detached(config: &Config) -> Self {
         Self::of(Some(Pipeline::new(config, Vec::new(), None)))
     }
@@ -458,8 +458,8 @@ fn say(line: &dyn fmt::Display) {
 
 /// What [`init`] returns: the tracer, and a last flush.
 ///
-/// Dropping it flushes for at most a second and stops nothing, so that `let _ = trace_core::init();` does no harm. A
-/// service that ends in good order calls [`shutdown`](Tracer::shutdown) instead.
+/// Dropping it flushes for at most a second and stops nothing, so that `let _ = trace_core::init();` does no harm; nor does
+/// it do anything where a forked process has it from its parent. A service that ends in good order calls [`shutdown`](Tracer::shutdown) instead.
 #[derive(Debug)]
 #[must_use = "dropping it flushes, which is for the end of the process"]
 pub struct Traces {
@@ -501,8 +501,21 @@ static GLOBAL: OnceLock<Tracer> = OnceLock::new();
 /// instead. [`try_init`] is for those who want the error. The first call makes the pipeline; a later one returns
 /// another handle to it.
 ///
+/// # When the process ends
+/// What has ended is sent by a [`shutdown`](Tracer::shutdown), or by dropping what this returns, also where a panic leaves
+/// `main`. `std::process::exit`, an abort and a signal that nobody handles do neither: then what ended within the last
+/// `OTEL_BSP_SCHEDULE_DELAY` is lost, and nothing else. No end of a process waits for a collector for longer than it was
+/// told to, and no exit code changes.
+///
+/// # Fork
 /// A process that forks, as daemons do, calls it afterwards: `fork` copies one thread, and not the one that sends. What
-/// a child would send by its parent's pipeline stays where it is, and a flush says so at once.
+/// a child would send by its parent's pipeline is never sent, and a flush says so at once; a pipeline that the child makes
+/// ([`Tracer::builder`]) works. Its ids and its `service.instance.id` are its own. As with every lock, a span that another
+/// thread was just writing to when the process forked cannot be written to by the child.
+///
+/// # Panics of others
+/// A panic in a handler ends its spans and leaves the thread's context as it was. One in a sampler, or in the text of an
+/// attribute, is the caller's, and costs no other span. One in the exporter costs its batch, which is counted.
 ///
 /// ```no_run
 /// # use std::time::Duration;

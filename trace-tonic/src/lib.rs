@@ -76,6 +76,9 @@
 
 mod client;
 mod descriptor;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 mod method;
 mod server;
 mod status;

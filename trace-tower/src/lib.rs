@@ -3,6 +3,9 @@
 pub mod call;
 pub mod client;
 pub mod conventions;
+#[cfg(any(test, fuzzing))]
+#[doc(hidden)]
+pub mod fuzz;
 pub mod server;
 
 #[doc(inline)]

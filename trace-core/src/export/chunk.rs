@@ -149,7 +149,7 @@ impl Chunk {
         }
     }
 
-    #[cfg(test)]
+    #[cfg(any(test, fuzzing))]
     pub(crate) fn frames(&self) -> impl ExactSizeIterator<Item = Frame<'_>> {
         (0..self.len()).map(|i| self.frame(i).expect("an index below the length"))
     }

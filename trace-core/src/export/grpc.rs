@@ -46,11 +46,11 @@ pub(crate) struct Grpc {
 
 /// What came back from a call.
 #[derive(Debug, Default)]
-struct Reply {
-    http_status: StatusCode,
-    headers: HeaderMap,
-    message: Vec<u8>,
-    trailers: HeaderMap,
+pub(crate) struct Reply {
+    pub(crate) http_status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) message: Vec<u8>,
+    pub(crate) trailers: HeaderMap,
 }
 
 impl Grpc {
@@ -217,7 +217,7 @@ async fn call(mut channel: Channel, request: Request<Body>, endpoint: &str) -> R
 }
 
 /// What comes of an answer: [failures over gRPC](https://opentelemetry.io/docs/specs/otlp/#failures).
-fn judge(reply: &Reply) -> Attempt {
+pub(crate) fn judge(reply: &Reply) -> Attempt {
     let status = if reply.trailers.contains_key(GRPC_STATUS) { &reply.trailers } else { &reply.headers };
     let Some(code) = status.get(GRPC_STATUS) else { return judge_http(reply.http_status) };
     // "Codes that are not known are UNKNOWN": so is one that is not a number.

@@ -181,7 +181,7 @@ fn percent_decoded(text: &str) -> Vec<u8> {
 }
 
 /// What comes of an answer: [failures over HTTP](https://opentelemetry.io/docs/specs/otlp/#failures-1).
-fn judge(status: StatusCode, retry_after: Option<Duration>, answer: &[u8]) -> Attempt {
+pub(crate) fn judge(status: StatusCode, retry_after: Option<Duration>, answer: &[u8]) -> Attempt {
     if status.is_success() {
         // An answer that cannot be read rejects nothing.
         let partial = response::partial_success(answer).unwrap_or_default();
@@ -205,7 +205,7 @@ fn judge(status: StatusCode, retry_after: Option<Duration>, answer: &[u8]) -> At
 
 /// How long the collector asks to wait: seconds, or until a date.
 /// [RFC 9110, 10.2.3](https://www.rfc-editor.org/rfc/rfc9110#section-10.2.3)
-fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
+pub(crate) fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));

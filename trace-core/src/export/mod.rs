@@ -15,17 +15,22 @@ mod console;
 #[cfg(test)]
 mod fixture;
 #[cfg(feature = "grpc")]
-mod grpc;
+pub(crate) mod grpc;
 #[cfg(feature = "http")]
-mod http;
+pub(crate) mod http;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 mod message;
 pub(crate) mod queue;
-mod report;
+#[cfg(test)]
+mod queue_model;
+#[cfg(test)]
+mod queue_tests;
+pub(crate) mod report;
 #[cfg_attr(not(all(feature = "http", feature = "grpc")), allow(dead_code))]
-mod retry;
+pub(crate) mod retry;
 mod schedule;
 pub(crate) mod spool;
+mod sync;
 #[cfg(any(feature = "http", feature = "grpc"))]
 mod tls;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]

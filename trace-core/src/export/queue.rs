@@ -7,15 +7,14 @@
 //! The slots also keep the pools of span cells and the counters, because whoever starts or ends a span holds a slot's
 //! lock anyway: one lock serves three purposes.
 
-use std::cell::Cell as StdCell;
 use std::ops::Deref;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Waker;
 
-use atomic_waker::AtomicWaker;
-use crossbeam_queue::ArrayQueue;
-
 use super::chunk::{Chunk, SPAN_BYTES_MAX};
+use super::sync::{
+    ArrayQueue, AtomicBool, AtomicI64, AtomicUsize, AtomicWaker, fence, set_slot_hint, slot_hint, yield_now,
+};
 use super::try_lock::{TryLock, TryLockGuard};
 use crate::span::{Life, Scope, SpanCell};
 use crate::telemetry::operations::{Observers, Operations};
@@ -36,7 +35,7 @@ pub(crate) struct QueueLimits {
 const CHUNK_MEMORY_MAX: usize = 1 << 31;
 
 /// How many free chunks are put by: enough for a burst of some thousand spans, in half a mebibyte.
-const STOCK_CHUNKS: usize = 32;
+pub(super) const STOCK_CHUNKS: usize = 32;
 
 pub(crate) struct Queue {
     slots: Box<[Apart<Slot>]>,
@@ -128,13 +127,6 @@ pub(crate) struct ExportCounters {
     /// What the worker makes of all that.
     pub(crate) health: Published,
 }
-
-thread_local! {
-    /// The slot that this thread tries first: threads get them in turn, and move on when they meet.
-    static SLOT_HINT: StdCell<usize> = const { StdCell::new(usize::MAX) };
-}
-
-static NEXT_HINT: AtomicUsize = AtomicUsize::new(0);
 
 impl Queue {
     pub(crate) fn new(limits: QueueLimits, slots: usize) -> Self {
@@ -287,19 +279,18 @@ impl Queue {
 
     // What the worker does.
 
-    /// The worker is woken once this many chunks are sealed.
-    pub(crate) fn wake_at(&self, chunks: usize) {
-        self.wake_at_chunks.store(chunks.max(1), Ordering::Relaxed);
+    /// The worker is woken once this many chunks are sealed; whether so many are there already.
+    pub(crate) fn wake_at(&self, chunks: usize) -> bool {
+        let chunks = chunks.max(1);
+        self.wake_at_chunks.store(chunks, Ordering::Relaxed);
+        // With the fence in `seal`: either whoever seals the chunk that matters sees the new number, or its chunk is seen here.
+        fence(Ordering::SeqCst);
+        self.sealed.len() >= chunks
     }
 
     /// Whom to wake when enough chunks are sealed. To be called before looking for chunks, so that none is missed.
     pub(crate) fn register(&self, waker: &Waker) {
         self.waker.register(waker);
-    }
-
-    /// The number of sealed chunks that wait.
-    pub(crate) fn sealed(&self) -> usize {
-        self.sealed.len()
     }
 
     /// Whether the queue is bounded in spans, and half full.
@@ -379,9 +370,14 @@ impl Queue {
         self.closed.load(Ordering::Acquire)
     }
 
-    /// The worker is at its end. To be called before it looks for chunks for the last time.
-    pub(crate) fn abandon(&self) {
+    /// Hands over all that is left in a queue that is closed, for the last time: whoever seals a chunk from here on counts it
+    /// as lost himself.
+    pub(crate) fn abandon(&self, mut take: impl FnMut(Box<Chunk>)) {
         self.abandoned.store(true, Ordering::SeqCst);
+        while let Some(chunk) = self.take_sealed() {
+            take(chunk);
+        }
+        self.take_open(take);
     }
 
     /// Gives the memory of idle chunks and cells back to the allocator: a pipeline that is shut down keeps its head
@@ -446,6 +442,18 @@ impl Queue {
         f()
     }
 
+    /// Leaves behind what a thread that was slow to say so would.
+    #[cfg(test)]
+    pub(crate) fn pretend_pressure(&self) {
+        self.pressure.store(true, Ordering::Relaxed);
+    }
+
+    /// The number of free chunks.
+    #[cfg(test)]
+    pub(crate) fn stock(&self) -> usize {
+        self.free.len()
+    }
+
     /// What the memory for live spans and for chunks comes to, counted piece by piece, while nothing is under way.
     #[cfg(test)]
     pub(crate) fn memory_at_rest(&self) -> (usize, usize) {
@@ -502,8 +510,7 @@ impl Queue {
             let index = first.wrapping_add(next) & (self.slots.len() - 1);
             let slot: &Slot = &self.slots[index];
             let inner = slot.try_lock()?;
-            // A thread whose locals are gone tries the first slot each time.
-            let _ = SLOT_HINT.try_with(|hint| hint.set(index));
+            set_slot_hint(index);
             Some((slot, inner))
         })
     }
@@ -654,6 +661,8 @@ impl Queue {
             debug_assert!(false, "there are more chunks than memory for them");
             self.lose(&left, DropReason::QueueFull);
         }
+        // With the fence in `wake_at`.
+        fence(Ordering::SeqCst);
         if self.sealed.len() >= self.wake_at_chunks.load(Ordering::Relaxed) {
             self.waker.wake();
         }
@@ -717,186 +726,8 @@ impl Slot {
         loop {
             match self.try_lock() {
                 Some(inner) => return inner,
-                None => std::thread::yield_now(),
+                None => yield_now(),
             }
         }
-    }
-}
-
-#[inline]
-fn slot_hint() -> usize {
-    SLOT_HINT
-        .try_with(|hint| {
-            if hint.get() == usize::MAX {
-                // Never `usize::MAX` itself: the counter would have to pass every other number first.
-                hint.set(NEXT_HINT.fetch_add(1, Ordering::Relaxed));
-            }
-            hint.get()
-        })
-        .unwrap_or(0)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::super::chunk::CHUNK_BYTES;
-    use super::*;
-
-    #[test]
-    fn a_span_that_comes_after_the_worker_looked_for_the_last_time_is_lost_and_counted() {
-        let limits = QueueLimits { chunk_bytes_max: 1 << 20, live_bytes_max: 1 << 20, spans_max: None };
-        let queue = Queue::new(limits, 1);
-        let stats = || {
-            let mut stats = Stats::default();
-            queue.read(&mut stats);
-            (stats.queued, stats.dropped.count(DropReason::ShutDown))
-        };
-        // Its thread finds the slot busy and the queue open; the worker ends before the span is there.
-        let busy = queue.slots[0].lock();
-        queue.put(&[1; 10], Scope::UNNAMED);
-        assert_eq!(stats(), (1, 0));
-        queue.abandon();
-        queue.put(&[2; 10], Scope::UNNAMED);
-        drop(busy);
-        assert_eq!(stats(), (0, 2));
-        assert_eq!(queue.memory().0, 0);
-    }
-
-    #[test]
-    fn the_worker_is_woken_before_the_chunks_that_are_put_by_run_out_and_while_there_may_be_more() {
-        #[derive(Default)]
-        struct Woken(AtomicUsize);
-        impl std::task::Wake for Woken {
-            fn wake(self: std::sync::Arc<Self>) {
-                self.0.fetch_add(1, Ordering::Relaxed);
-            }
-        }
-        let queue = queue(1 << 20, 1);
-        queue.stock_up();
-        let stock = queue.free.len();
-        // Nobody waits for chunks: a batch is on its way, and hangs.
-        queue.wake_at(usize::MAX);
-        let woken = std::sync::Arc::new(Woken::default());
-        let waker = Waker::from(std::sync::Arc::clone(&woken));
-        let mut taken = 0;
-        while queue.memory().0 + Chunk::MEMORY <= 1 << 20 {
-            queue.register(&waker);
-            let before = woken.0.load(Ordering::Relaxed);
-            let free = queue.free.len();
-            queue.put(&[7; CHUNK_BYTES / 2], Scope::UNNAMED);
-            if queue.free.len() < free {
-                taken += 1;
-            }
-            if woken.0.load(Ordering::Relaxed) > before {
-                assert_eq!(queue.free.len(), stock / 2 - 1);
-                queue.stock_up();
-            }
-        }
-        assert!(taken > stock * 5, "{taken} chunks, none of them made by a request");
-        // There can be no more: nobody is woken for nothing.
-        let before = woken.0.load(Ordering::Relaxed);
-        for _ in 0..100 {
-            queue.register(&waker);
-            queue.put(&[7; CHUNK_BYTES / 2], Scope::UNNAMED);
-        }
-        assert_eq!(woken.0.load(Ordering::Relaxed), before);
-        assert_eq!(queue.memory().0 / Chunk::MEMORY, (1 << 20) / Chunk::MEMORY);
-    }
-
-    /// A queue of so many slots, and room for so many bytes of chunks.
-    fn queue(chunk_bytes_max: usize, slots: usize) -> Queue {
-        Queue::new(QueueLimits { chunk_bytes_max, live_bytes_max: 1 << 20, spans_max: None }, slots)
-    }
-
-    /// The counts, which have to add up, and the spans taken.
-    fn take_all(queue: &Queue) -> Stats {
-        let mut taken = 0;
-        let mut take = |chunk: Box<Chunk>| {
-            taken += chunk.len() as u64;
-            queue.recycle(chunk);
-        };
-        while let Some(chunk) = queue.take_sealed() {
-            take(chunk);
-        }
-        queue.take_open(&mut take);
-        queue.export.taken.add(taken);
-        queue.export.exported.add(taken);
-        let mut stats = Stats::default();
-        queue.read(&mut stats);
-        assert!(stats.is_balanced(), "{stats}");
-        assert_eq!(stats.queued, 0, "{stats}");
-        stats
-    }
-
-    #[test]
-    fn as_many_large_spans_as_memory_holds_are_all_counted() {
-        let queue = queue(1 << 20, 2);
-        for _ in 0..300 {
-            queue.put(&[7; CHUNK_BYTES], Scope::UNNAMED);
-        }
-        assert!(queue.memory().0 <= 1 << 20);
-        let stats = take_all(&queue);
-        assert!(stats.exported > 50, "{stats}");
-        assert_eq!(queue.memory().0, 0);
-    }
-
-    #[test]
-    fn a_large_span_takes_the_memory_of_chunks_that_nobody_uses() {
-        let queue = queue(200_000, 2);
-        while {
-            queue.put(&[7; 1000], Scope::UNNAMED);
-            !queue.is_under_pressure()
-        } {}
-        for _ in 0..100 {
-            queue.put(&[7; 1000], Scope::UNNAMED);
-        }
-        let before = take_all(&queue);
-        assert!(!queue.is_under_pressure());
-        queue.put(&[7; SPAN_BYTES_MAX], Scope::UNNAMED);
-        assert!(!queue.is_under_pressure(), "nothing is in use but the one span");
-        assert_eq!(take_all(&queue).exported, before.exported + 1);
-    }
-
-    #[test]
-    fn pressure_ends_where_nothing_is_in_use() {
-        // Too little for one large span.
-        let queue = queue(40_000, 2);
-        queue.put(&[7; SPAN_BYTES_MAX], Scope::UNNAMED);
-        assert_eq!(take_all(&queue).dropped.count(DropReason::QueueFull), 1);
-        assert!(!queue.is_under_pressure());
-        // Nor is it left behind by a thread that was slow to say so.
-        queue.pressure.store(true, Ordering::Relaxed);
-        assert!(!queue.is_under_pressure());
-    }
-
-    #[test]
-    fn chunks_are_put_by_within_the_bound() {
-        for (bytes, stock) in [(1 << 20, 6), (64 << 20, STOCK_CHUNKS), (0, 0)] {
-            let queue = queue(bytes, 2);
-            queue.stock_up();
-            queue.stock_up();
-            assert_eq!(queue.free.len(), stock);
-            assert_eq!(queue.memory().0, stock * Chunk::MEMORY);
-            assert_eq!(queue.memory_at_rest().0, queue.memory().0);
-            assert!(!queue.is_under_pressure());
-        }
-    }
-
-    #[test]
-    fn open_chunks_leave_memory_for_the_spans_of_every_thread() {
-        let queue = &queue(10 * Chunk::MEMORY, 64);
-        for _ in 0..100 {
-            std::thread::scope(|scope| {
-                scope.spawn(|| queue.put(&[7; 100], Scope::UNNAMED));
-            });
-        }
-        assert!(!queue.is_under_pressure());
-        assert_eq!(take_all(queue).exported, 100);
-    }
-
-    #[test]
-    fn a_bound_beyond_all_memory_is_none() {
-        let queue = queue(usize::MAX / 16 * 10, 2);
-        queue.put(&[7; 100], Scope::UNNAMED);
-        assert_eq!(take_all(&queue).exported, 1);
     }
 }

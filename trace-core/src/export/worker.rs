@@ -13,7 +13,7 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::sync::atomic::{Ordering, fence};
+
 use std::sync::mpsc::{RecvTimeoutError, SyncSender, sync_channel};
 use std::task::{Context, Poll};
 use std::thread::ThreadId;
@@ -441,19 +441,8 @@ impl Worker {
 
     /// Says how many sealed chunks are worth waking up for, and whether so many are there already.
     fn has_more(&self) -> bool {
-        match self.schedule.wake_at_chunks() {
-            Some(chunks) => {
-                let chunks = chunks.min(self.config.wake_chunks_max).max(1);
-                self.queue.wake_at(chunks);
-                // Either whoever seals the chunk that matters sees the new number, or its chunk is seen here.
-                fence(Ordering::SeqCst);
-                self.queue.sealed() >= chunks
-            }
-            None => {
-                self.queue.wake_at(usize::MAX);
-                false
-            }
-        }
+        let chunks = self.schedule.wake_at_chunks();
+        self.queue.wake_at(chunks.map_or(usize::MAX, |chunks| chunks.min(self.config.wake_chunks_max)))
     }
 
     fn take_commands(&mut self, cx: &mut Context<'_>) {
@@ -725,13 +714,8 @@ fn take(queue: &'static Queue, chunk: Box<Chunk>) -> Part {
 
 /// Counts as lost what is left in a queue that is closed.
 fn lose_everything(queue: &'static Queue) {
-    queue.abandon();
     let mut lost = 0;
-    let mut lose = |chunk: Box<Chunk>| lost += take(queue, chunk).len() as u64;
-    while let Some(chunk) = queue.take_sealed() {
-        lose(chunk);
-    }
-    queue.take_open(lose);
+    queue.abandon(|chunk| lost += take(queue, chunk).len() as u64);
     queue.export.settle(lost, Outcome::Dropped(DropReason::ShutDown));
 }
 

@@ -2,9 +2,9 @@
 //! [Semantic conventions](https://opentelemetry.io/docs/specs/semconv/resource/service/)
 
 use std::fmt::Write;
-use std::sync::OnceLock;
+use std::sync::{Mutex, PoisonError};
 
-use crate::TraceId;
+use crate::{TraceId, id};
 
 use super::{Resource, process};
 
@@ -19,10 +19,16 @@ pub(super) fn detect() -> Resource {
     Resource::empty().with("service.name", name).with("service.instance.id", instance_id())
 }
 
-/// A random UUID, made once: all pipelines of a process belong to one instance of the service.
-fn instance_id() -> &'static str {
-    static INSTANCE_ID: OnceLock<String> = OnceLock::new();
-    INSTANCE_ID.get_or_init(|| uuid_v4(TraceId::random().to_bytes()))
+/// A random UUID, made once: all pipelines of a process belong to one instance of the service. A child made by `fork` is
+/// an instance of its own.
+fn instance_id() -> String {
+    static INSTANCE_ID: Mutex<Option<(u32, String)>> = Mutex::new(None);
+    let mut known = INSTANCE_ID.lock().unwrap_or_else(PoisonError::into_inner);
+    let generation = id::generation();
+    match &*known {
+        Some((made_in, uuid)) if *made_in == generation => uuid.clone(),
+        _ => known.insert((generation, uuid_v4(TraceId::random().to_bytes()))).1.clone(),
+    }
 }
 
 /// RFC 9562, sections 5.4 (version 4) and 4.1 (variant).

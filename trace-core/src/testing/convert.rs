@@ -14,7 +14,7 @@ use crate::otlp::{EventData, LinkData, OwnedValue, SpanData};
 use crate::{SpanId, SpanKind, StatusCode, TraceId};
 
 /// The spans of a request in their order, or what is wrong with one of them.
-pub(super) fn spans(request: ExportTraceServiceRequest) -> Result<Vec<SpanData>, String> {
+pub(crate) fn spans(request: ExportTraceServiceRequest) -> Result<Vec<SpanData>, String> {
     let mut all = Vec::new();
     for of_resource in request.resource_spans {
         let resource =

@@ -43,7 +43,7 @@
 
 mod behaviour;
 mod collector;
-mod convert;
+pub(crate) mod convert;
 mod door;
 mod line;
 mod names;

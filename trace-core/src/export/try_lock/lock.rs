@@ -23,8 +23,10 @@ impl<T> TryLock<T> {
     #[inline]
     pub(in crate::export) fn try_lock(&self) -> Option<TryLockGuard<'_, T>> {
         // Looked at first: who only looks does not take the cache line away from the holder.
-        let held = self.held.load(Ordering::Relaxed) || self.held.swap(true, Ordering::Acquire);
-        if held {
+        let is_free = !self.held.load(Ordering::Relaxed);
+        let is_ours =
+            is_free && self.held.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok();
+        if !is_ours {
             // No guard may come into being here, because its end would give the lock back.
             return None;
         }
