@@ -12,7 +12,7 @@ fn main() {
     let description = description.lines().next().unwrap_or_default().trim();
     // `rustc 1.88.0 (6b00bc388 2025-06-23)`
     if let Some(version) = description.split(' ').nth(1) {
-        println!("cargo::rustc-env=TRACE_CORE_RUSTC_VERSION={version}");
-        println!("cargo::rustc-env=TRACE_CORE_RUSTC_DESCRIPTION={description}");
+        println!("cargo::rustc-env=RUSTC_OF_TRACE_CORE_VERSION={version}");
+        println!("cargo::rustc-env=RUSTC_OF_TRACE_CORE_DESCRIPTION={description}");
     }
 }

@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::Duration;
 
 /// Set for the process that traces something, which is this test once more.
-const CHILD: &str = "TRACE_CORE_TEST_CONSOLE";
+const CHILD: &str = "TEST_CONSOLE";
 
 #[test]
 fn a_finished_trace_is_printed_as_a_tree() {

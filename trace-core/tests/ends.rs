@@ -35,7 +35,7 @@ const SOON: Duration = Duration::from_secs(15);
 const CODE: i32 = 7;
 
 /// Tells a test that it is the scene.
-const SCENE: &str = "TRACE_CORE_ENDS_SCENE";
+const SCENE: &str = "ENDS_SCENE";
 
 /// A test that runs in a process of its own.
 struct Scene(Command);

@@ -182,7 +182,7 @@ fn at_rest(traces: &Traces, expected: u64) -> Stats {
 }
 
 /// By which protocol the test is to run, in a process of its own; without it, it runs itself once for each.
-const PROTOCOL: &str = "TRACE_CORE_TEST_PROTOCOL";
+const PROTOCOL: &str = "TEST_PROTOCOL";
 
 #[test]
 fn what_the_exporter_does_makes_no_spans_whatever_its_host_has_installed() {

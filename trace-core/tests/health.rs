@@ -251,7 +251,7 @@ fn a_process_that_was_forked_says_that_nothing_is_sent() {
 }
 
 /// Set for the process that [`who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost`] starts.
-const AS_A_CHILD: &str = "TRACE_CORE_TEST_CHILD";
+const AS_A_CHILD: &str = "TEST_CHILD";
 
 #[test]
 fn who_has_no_subscriber_reads_on_standard_error_what_is_wrong_and_what_was_lost() {

@@ -40,7 +40,7 @@ const PROTOCOLS: [Protocol; 1] = [Protocol::HttpProtobuf];
 const DISK_DELAY_MAX: Duration = Duration::from_millis(2);
 
 /// What tells a process that it is the child: protocol, endpoint, the disk's delay in microseconds, and directory.
-const CHILD: &str = "TRACE_CORE_TEST_SPOOL_CHILD";
+const CHILD: &str = "TEST_SPOOL_CHILD";
 
 fn pipeline(
     protocol: Protocol,

@@ -11,12 +11,14 @@ mod environment;
 mod headers;
 mod otlp;
 mod span;
+mod spool;
 
 pub use answers::{grpc_answer, http_answer};
 pub use environment::environment;
 pub use headers::{baggage, propagation, traceparent, tracestate};
 pub use otlp::otlp_request;
 pub use span::span;
+pub use spool::spool_record;
 
 /// Bytes that are read as whatever is needed next; zeros once they are used up.
 struct Input<'a>(&'a [u8]);
@@ -67,7 +69,7 @@ mod tests {
 
     use super::replay::{Target, fuzz, names, replay};
 
-    const TARGETS: [Target; 9] = [
+    const TARGETS: [Target; 10] = [
         ("baggage", super::baggage),
         ("environment", super::environment),
         ("grpc_answer", super::grpc_answer),
@@ -75,6 +77,7 @@ mod tests {
         ("otlp_request", super::otlp_request),
         ("propagation", super::propagation),
         ("span", super::span),
+        ("spool_record", super::spool_record),
         ("traceparent", super::traceparent),
         ("tracestate", super::tracestate),
     ];

@@ -13,10 +13,10 @@ pub(super) fn detect() -> Resource {
     // The conventions name no runtime for Rust; its users agree on the compiler's name.
     resource.set("process.runtime.name", "rustc");
     // Both are told by the build script, and missing when the compiler would not tell its version.
-    if let Some(version) = option_env!("TRACE_CORE_RUSTC_VERSION") {
+    if let Some(version) = option_env!("RUSTC_OF_TRACE_CORE_VERSION") {
         resource.set("process.runtime.version", version);
     }
-    if let Some(description) = option_env!("TRACE_CORE_RUSTC_DESCRIPTION") {
+    if let Some(description) = option_env!("RUSTC_OF_TRACE_CORE_DESCRIPTION") {
         resource.set("process.runtime.description", description);
     }
     resource
