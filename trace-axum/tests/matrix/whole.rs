@@ -23,10 +23,6 @@ const LOAD: Duration = Duration::from_millis(600);
 /// The least part of the traces that arrive which must be whole, in a thousand.
 const WHOLE_MIN: usize = 990;
 
-/// The same where the collector refuses batches: a trace that ends in one batch and began in the one before arrives in
-/// part, if one of them is refused.
-const WHOLE_MIN_REFUSED: usize = 950;
-
 const REFUSES: &str = "refuses every other while";
 
 pub(crate) fn test() {
@@ -96,7 +92,6 @@ fn run(fault: &Fault, protocol: Protocol) -> Result<String, String> {
         stats.started
     );
     ensure!(arrived > 100, "too little arrived: {line}");
-    let whole_min = if refuses { WHOLE_MIN_REFUSED } else { WHOLE_MIN };
-    ensure!(whole * 1_000 >= arrived * whole_min, "{line}");
+    ensure!(whole * 1_000 >= arrived * WHOLE_MIN, "{line}");
     Ok(line)
 }

@@ -117,6 +117,13 @@ impl Chunk {
         self.bytes.len()
     }
 
+    /// Whether the next trace, if it is as most are, would find no room for all of its spans.
+    pub(crate) fn is_nearly_full(&self) -> bool {
+        let (bytes, spans) =
+            (self.bytes.capacity() - self.bytes.len(), self.frames.capacity() - self.frames.len());
+        bytes < CHUNK_BYTES / 8 || spans < CHUNK_SPANS / 8
+    }
+
     /// Whether the chunk was made for one large span, and goes back to the allocator after it.
     pub(crate) fn is_oversize(&self) -> bool {
         self.bytes.capacity() > CHUNK_BYTES

@@ -474,17 +474,23 @@ impl Queue {
     /// Takes a finished span that never lived, and counts it as one that did.
     #[cfg(test)]
     pub(crate) fn put(&self, span: &[u8], scope: &'static Scope) {
+        self.put_one(span, scope, false);
+    }
+
+    /// As [`put`](Self::put); it may be the last of its trace.
+    #[cfg(test)]
+    pub(crate) fn put_one(&self, span: &[u8], scope: &'static Scope, local_root: bool) {
         match self.try_any_slot() {
             Some((slot, mut inner)) => {
                 slot.counters.started.of(ParentOrigin::None).add(1);
-                match self.append(&mut inner, span, scope, false) {
+                match self.append(&mut inner, span, scope, local_root) {
                     Ok(()) => slot.counters.queued.add(1),
                     Err(reason) => slot.counters.dropped.of(reason).add(1),
                 }
             }
             None => {
                 self.overflow.started.of(ParentOrigin::None).add_shared(1);
-                match self.append_alone(span, scope, false) {
+                match self.append_alone(span, scope, local_root) {
                     Ok(()) => self.overflow.queued.add_shared(1),
                     Err(reason) => self.overflow.dropped.of(reason).add_shared(1),
                 }
@@ -537,6 +543,10 @@ impl Queue {
         if let Some(open) = &mut inner.open
             && open.push(span, scope, local_root)
         {
+            // A trace whose spans lie in two chunks may leave in two batches, of which one is lost.
+            if local_root && open.is_nearly_full() {
+                inner.open.take().into_iter().for_each(|full| self.seal(full));
+            }
             return Ok(());
         }
         let fresh = self.chunk_with(span, scope, local_root)?;

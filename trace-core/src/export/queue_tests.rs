@@ -175,3 +175,21 @@ fn a_bound_beyond_all_memory_is_none() {
     queue.put(&[7; 100], Scope::UNNAMED);
     assert_eq!(take_all(&queue).exported, 1);
 }
+
+#[test]
+fn chunks_end_with_a_trace_where_the_traces_are_small() {
+    let queue = queue(1 << 20, 1);
+    for _ in 0..100 {
+        for size in [150, 90, 200, 170, 130] {
+            queue.put(&vec![7; size], Scope::UNNAMED);
+        }
+        queue.put_one(&[7; 300], Scope::UNNAMED, true);
+    }
+    let mut chunks = 0;
+    while let Some(chunk) = queue.take_sealed() {
+        assert!(chunk.frame(chunk.len() - 1).unwrap().local_root);
+        assert!(chunk.bytes() > CHUNK_BYTES * 3 / 4, "little is left empty: {}", chunk.bytes());
+        chunks += 1;
+    }
+    assert!(chunks > 5);
+}
