@@ -244,6 +244,22 @@ fn a_batch_whose_answer_never_came_is_sent_again() {
 }
 
 #[test]
+fn what_is_refused_is_not_spooled_although_an_attempt_before_was_not_answered() {
+    each(PROTOCOLS, |protocol| {
+        let (collector, directory) = (Collector::start_blocking().unwrap(), Directory::new());
+        let mut rig = Rig::with(otlp(&collector, protocol), SpoolConfig::new(&directory.0), LONG);
+        collector.behave(Behaviour::rejecting());
+        collector.behave_once(Behaviour::Reset);
+        rig.work(100);
+        assert_eq!(rig.traces.blocking_flush(LONG), Err(FlushError::Failed));
+        let stats = rig.stats();
+        assert_eq!((stats.dropped.count(DropReason::OutcomeUnknown), stats.rejected), (100, 0), "{stats}");
+        assert_eq!(directory.files(), [] as [PathBuf; 0]);
+        assert_eq!(collector.requests().len(), 2, "it is not sent again");
+    });
+}
+
+#[test]
 fn what_the_collector_rejects_leaves_the_disk_too() {
     each(PROTOCOLS, |protocol| {
         let (collector, directory) = (Collector::start_blocking().unwrap(), Directory::new());

@@ -149,10 +149,6 @@ impl Retry {
             Attempt::Accepted { rejected, .. } => {
                 return Next::Settle(Outcome::Exported { rejected: *rejected });
             }
-            // That it does not want this one says nothing of one that it did not answer.
-            Attempt::Refused(_) if may_have_arrived => {
-                return Next::Settle(Outcome::Dropped(DropReason::OutcomeUnknown));
-            }
             Attempt::Refused(_) => return Next::Settle(Outcome::Rejected),
             Attempt::Failed { retry_after, .. } => *retry_after,
         };
@@ -340,9 +336,7 @@ mod tests {
         let problem = || Problem::new(ProblemKind::Http(400), "");
         let accepted = Attempt::Accepted { rejected: 3, warning: None };
         assert_eq!(settle(accepted, true), Next::Settle(Outcome::Exported { rejected: 3 }));
-        assert_eq!(settle(Attempt::Refused(problem()), false), Next::Settle(Outcome::Rejected));
-        let unknown = Next::Settle(Outcome::Dropped(DropReason::OutcomeUnknown));
-        assert_eq!(settle(Attempt::Refused(problem()), true), unknown, "an earlier attempt may have arrived");
+        assert_eq!(settle(Attempt::Refused(problem()), true), Next::Settle(Outcome::Rejected));
         assert_eq!(settle(failed(None), true), Next::Settle(Outcome::Dropped(DropReason::OutcomeUnknown)));
         assert_eq!(settle(failed(None), false), Next::Settle(Outcome::Dropped(DropReason::ExportFailed)));
     }

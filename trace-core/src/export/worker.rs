@@ -528,6 +528,14 @@ impl Worker {
 
     fn settle(&mut self, outcome: Outcome, quiet_until: Option<Instant>) {
         let Some(delivery) = self.delivery.take() else { return };
+        let outcome = match outcome {
+            // That the collector does not want it now says nothing of an attempt that it did not answer. It is settled all the
+            // same: what is refused is not worth a place on disk.
+            Outcome::Rejected if delivery.arrival.is_possible() => {
+                Outcome::Dropped(DropReason::OutcomeUnknown)
+            }
+            outcome => outcome,
+        };
         let export = &self.queue.export;
         export.in_flight.sub(delivery.spans);
         match delivery.origin {

@@ -209,6 +209,15 @@ fn a_batch_whose_time_is_over_is_dropped_by_what_is_known() {
 }
 
 #[test]
+fn a_batch_that_is_refused_after_an_attempt_without_an_answer_may_have_arrived() {
+    let rig = Rig::new(&[Do::Fail(true), Do::Refuse, Do::Fail(false), Do::Refuse]);
+    rig.put(0..15);
+    assert_eq!(rig.worker.blocking_flush(LONG), Err(FlushError::Failed));
+    assert_eq!(rig.dropped(DropReason::OutcomeUnknown), 10);
+    assert_eq!(rig.stats().rejected, 5);
+}
+
+#[test]
 fn an_exporter_that_panics_costs_its_batch_and_nothing_else() {
     let rig = Rig::new(&[Do::Panic, Do::Accept]);
     rig.put(0..15);
