@@ -1,7 +1,7 @@
 //! Names of things: which trace, and which span in it.
 //!
 //! Both are plain numbers that are never zero ([W3C Trace Context Level 2, 2.2.2]), so that an `Option` of one costs no
-//! more than the number, and an id that exists is valid. Their text is lower-case hex, read and written eight
+//! more than the number, and an id that exists is valid. Their text is lower-case hex, read and written sixteen
 //! digits at a time without allocation.
 //!
 //! Ids that we make come from a generator of 256 bits of state for each thread, seeded by the operating system: a few
@@ -9,6 +9,8 @@
 //! unique, not secret: whoever sees a few of them can compute the next.
 //!
 //! [W3C Trace Context Level 2, 2.2.2]: https://www.w3.org/TR/trace-context-2/#traceparent-header-field-values
+
+mod hex;
 
 use std::cell::Cell;
 use std::fmt;
@@ -115,16 +117,22 @@ impl TraceId {
     /// Its 32 lower-case hex digits.
     #[inline]
     pub fn to_hex(self) -> Hex<32> {
+        let (high, low) = halves(self.to_u128());
         let mut digits = [0; 32];
-        write_hex(&self.to_bytes(), &mut digits);
+        digits[..16].copy_from_slice(&hex::write(high));
+        digits[16..].copy_from_slice(&hex::write(low));
         Hex(digits)
     }
 
     #[inline]
     fn parse(digits: &[u8]) -> Result<Self, ParseIdError> {
         let digits: &[u8; 32] = digits.try_into().map_err(|_| ParseIdError::Length)?;
-        let number = read_hex(digits).ok_or(ParseIdError::Digit)?;
-        Self::from_u128(number).ok_or(ParseIdError::Zero)
+        let ([high, low], _) = digits.as_chunks() else { return Err(ParseIdError::Length) };
+        let ((high, bad), (low, also_bad)) = (hex::read(high), hex::read(low));
+        if bad | also_bad {
+            return Err(ParseIdError::Digit);
+        }
+        Self::from_u128(u128::from(high) << 64 | u128::from(low)).ok_or(ParseIdError::Zero)
     }
 }
 
@@ -171,16 +179,16 @@ impl SpanId {
     /// Its 16 lower-case hex digits.
     #[inline]
     pub fn to_hex(self) -> Hex<16> {
-        let mut digits = [0; 16];
-        write_hex(&self.to_bytes(), &mut digits);
-        Hex(digits)
+        Hex(hex::write(self.to_u64()))
     }
 
     #[inline]
     fn parse(digits: &[u8]) -> Result<Self, ParseIdError> {
         let digits: &[u8; 16] = digits.try_into().map_err(|_| ParseIdError::Length)?;
-        // Sixteen digits are 64 bits.
-        let number = read_hex(digits).ok_or(ParseIdError::Digit)? as u64;
+        let (number, bad) = hex::read(digits);
+        if bad {
+            return Err(ParseIdError::Digit);
+        }
         Self::from_u64(number).ok_or(ParseIdError::Zero)
     }
 }
@@ -291,91 +299,28 @@ impl std::error::Error for ParseIdError {}
 /// The ids of a `traceparent`, if both are valid.
 #[inline]
 pub(crate) fn read_ids(trace_id: &[u8; 32], span_id: &[u8; 16]) -> Option<(TraceId, SpanId)> {
-    let ([a, b, c, d], _) = trace_id.as_chunks() else { return None };
-    let ([e, f], _) = span_id.as_chunks() else { return None };
-    let (a, b, c) = (read_eight(*a), read_eight(*b), read_eight(*c));
-    let (d, e, f) = (read_eight(*d), read_eight(*e), read_eight(*f));
+    let ([high, low], _) = trace_id.as_chunks() else { return None };
+    let (high, low, span_id) = (hex::read(high), hex::read(low), hex::read(span_id));
     // One branch for all digits: good ids have none to mispredict.
-    if a.1 | b.1 | c.1 | d.1 | e.1 | f.1 != 0 {
+    if high.1 | low.1 | span_id.1 {
         return None;
     }
-    let pair = |(high, _): (u32, _), (low, _): (u32, _)| u64::from(high) << 32 | u64::from(low);
-    let trace_id = TraceId::from_u128(u128::from(pair(a, b)) << 64 | u128::from(pair(c, d)))?;
-    Some((trace_id, SpanId::from_u64(pair(e, f))?))
+    let trace_id = u128::from(high.0) << 64 | u128::from(low.0);
+    Some((TraceId::from_u128(trace_id)?, SpanId::from_u64(span_id.0)?))
+}
+
+/// The two halves of a trace's id.
+const fn halves(number: u128) -> (u64, u64) {
+    ((number >> 64) as u64, number as u64)
 }
 
 /// Writes the ids of a `traceparent`, and leaves what is between them.
 #[inline]
 pub(crate) fn write_ids(trace_id: TraceId, span_id: SpanId, digits: &mut [u8; 49]) {
-    let trace_id = trace_id.to_u128();
-    let span_id = span_id.to_u64();
-    let words = [(trace_id >> 64) as u64, trace_id as u64, span_id];
-    for (place, word) in [0, 16, 33].into_iter().zip(words) {
-        for (place, half) in [place, place + 8].into_iter().zip([(word >> 32) as u32, word as u32]) {
-            if let Some(digits) = digits[place..].first_chunk_mut() {
-                *digits = write_eight(half);
-            }
-        }
+    let (high, low) = halves(trace_id.to_u128());
+    for (place, number) in [(0, high), (16, low), (33, span_id.to_u64())] {
+        digits[place..place + 16].copy_from_slice(&hex::write(number));
     }
-}
-
-/// The number of at most 32 lower-case hex digits, in blocks of eight; `None` if one of them is no such digit.
-#[inline]
-fn read_hex(digits: &[u8]) -> Option<u128> {
-    let (blocks, rest) = digits.as_chunks::<8>();
-    let mut number = 0;
-    let mut bad = u64::from(!rest.is_empty());
-    for block in blocks {
-        let (value, wrong) = read_eight(*block);
-        number = number << 32 | u128::from(value);
-        bad |= wrong;
-    }
-    // One branch for all digits: a good id has none to mispredict.
-    (bad == 0).then_some(number)
-}
-
-/// The hex digits of `bytes`, which are half as many as `digits`; what is beyond the shorter of the two is left alone.
-#[inline]
-fn write_hex(bytes: &[u8], digits: &mut [u8]) {
-    let (numbers, _) = bytes.as_chunks::<4>();
-    let (blocks, _) = digits.as_chunks_mut::<8>();
-    for (number, block) in numbers.iter().zip(blocks) {
-        *block = write_eight(u32::from_be_bytes(*number));
-    }
-}
-
-/// Every byte of a word the same.
-const fn each(byte: u8) -> u64 {
-    u64::from_ne_bytes([byte; 8])
-}
-
-/// The value of eight hex digits, and a number that is zero exactly if all eight are in `0` to `9`, `a` to `f`.
-#[inline(always)]
-fn read_eight(digits: [u8; 8]) -> (u32, u64) {
-    let word = u64::from_be_bytes(digits);
-    // Bytes of ASCII plus at most 0x7f never carry into their neighbour, and those beyond ASCII are told apart by `word`.
-    let ascii = word & each(0x7f);
-    let at_least = |least: u8| ascii + each(0x80 - least);
-    let digit = at_least(b'0') & !at_least(b'9' + 1);
-    let letter = at_least(b'a') & !at_least(b'f' + 1);
-    let bad = (!(digit | letter) | word) & each(0x80);
-    // A letter has bit 6, and its low nibble counts from 1.
-    let nibbles = (ascii & each(0x0f)) + 9 * ((ascii >> 6) & each(0x01));
-    let pairs = (nibbles | nibbles >> 4) & 0x00ff_00ff_00ff_00ff;
-    let quads = (pairs | pairs >> 8) & 0x0000_ffff_0000_ffff;
-    ((quads | quads >> 16) as u32, bad)
-}
-
-/// The eight hex digits of a number.
-#[inline]
-fn write_eight(number: u32) -> [u8; 8] {
-    let quads = u64::from(number);
-    let quads = (quads | quads << 16) & 0x0000_ffff_0000_ffff;
-    let pairs = (quads | quads << 8) & 0x00ff_00ff_00ff_00ff;
-    let nibbles = (pairs | pairs << 4) & each(0x0f);
-    // Ten and more, plus six, reach bit 4; `a` lies 0x27 beyond what follows `9`.
-    let letters = ((nibbles + each(6)) >> 4) & each(0x01);
-    (nibbles + each(b'0') + letters * 0x27).to_be_bytes()
 }
 
 /// Counts forks: a generator of an older generation would repeat what its twin in the parent process says.

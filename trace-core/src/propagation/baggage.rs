@@ -1,6 +1,6 @@
 //! The header `baggage` ([W3C Baggage](https://www.w3.org/TR/baggage/)).
 
-use super::{Extractor, FieldValue, Injector, Lines};
+use super::{Extractor, FieldValue, Injector, Lines, W3cLines};
 use crate::context::{Baggage, BaggageParser};
 
 /// The header that carries names and values along. Sent in lower case, received in any.
@@ -12,13 +12,16 @@ pub const BAGGAGE: &str = "baggage";
 /// [`Baggage::parse_lines`] says.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
-    extract_some(carrier).unwrap_or_default()
+    extract_some(carrier, &carrier.w3c_lines()).unwrap_or_default()
 }
 
 /// As [`extract`]; none where no member came.
 #[inline]
-pub(super) fn extract_some(carrier: &(impl Extractor + ?Sized)) -> Option<Baggage> {
-    let baggage = match carrier.w3c_lines().baggage {
+pub(super) fn extract_some(
+    carrier: &(impl Extractor + ?Sized),
+    lines: &W3cLines<'_>,
+) -> Option<Baggage> {
+    let baggage = match lines.baggage {
         Lines::None => return None,
         Lines::One(line) => Baggage::parse_line(line),
         Lines::Several => {

@@ -67,36 +67,6 @@ impl<'a> Lines<'a> {
     }
 }
 
-/// A carrier, and what was found in it by one pass.
-pub(super) struct Looked<'a, E: ?Sized> {
-    carrier: &'a E,
-    lines: W3cLines<'a>,
-}
-
-impl<'a, E: Extractor + ?Sized> Looked<'a, E> {
-    #[inline]
-    pub(super) fn through(carrier: &'a E) -> Self {
-        Self { carrier, lines: carrier.w3c_lines() }
-    }
-}
-
-impl<E: Extractor + ?Sized> Extractor for Looked<'_, E> {
-    #[inline]
-    fn get<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
-        self.carrier.get(name)
-    }
-
-    #[inline]
-    fn get_all(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
-        self.carrier.get_all(name, each);
-    }
-
-    #[inline]
-    fn w3c_lines(&self) -> W3cLines<'_> {
-        self.lines
-    }
-}
-
 /// Something that header lines can be written to.
 ///
 /// Names are given in lower case, and lines of the name in another case count as the same.

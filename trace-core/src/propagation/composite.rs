@@ -2,12 +2,11 @@
 
 use std::fmt;
 
-use super::carrier::Looked;
 use super::{Extractor, Injector, baggage, trace_context};
 use crate::config::PropagatorName;
 use crate::context::Context;
 
-/// The formats by which the context enters and leaves a process, in the order in which they are asked.
+/// The formats by which the context enters and leaves a process.
 ///
 /// [`Propagator::default`] speaks what OpenTelemetry prescribes: [W3C Trace Context](trace_context) and
 /// [W3C Baggage](baggage). A carrier is an [`http::HeaderMap`], a string map, or whatever implements [`Extractor`] and
@@ -34,14 +33,16 @@ use crate::context::Context;
 /// ```
 #[derive(Clone, PartialEq, Eq)]
 pub struct Propagator {
-    /// Each format at most once.
+    /// Each format at most once. Their headers differ, so that their order shows nowhere but in [`fields`](Self::fields).
     formats: Vec<PropagatorName>,
+    trace_context: bool,
+    baggage: bool,
 }
 
 impl Propagator {
     /// No format: nothing is read, nothing is written (`OTEL_PROPAGATORS=none`).
     pub const fn none() -> Self {
-        Self { formats: Vec::new() }
+        Self { formats: Vec::new(), trace_context: false, baggage: false }
     }
 
     /// These formats, in this order; a name given twice counts once.
@@ -52,7 +53,9 @@ impl Propagator {
                 formats.push(*name);
             }
         }
-        Self { formats }
+        let speaks = |name| formats.contains(&name);
+        let (trace_context, baggage) = (speaks(PropagatorName::TraceContext), speaks(PropagatorName::Baggage));
+        Self { formats, trace_context, baggage }
     }
 
     /// What came with a request or a message; where nothing valid came, a context of no trace, in which a new one starts.
@@ -60,18 +63,13 @@ impl Propagator {
     /// Baggage counts without a trace. Nothing that a caller sends makes this fail, and the work is bounded, whatever was
     /// sent: see [`TraceState`](crate::TraceState) and [`Baggage`](crate::Baggage) for what is dropped beyond their limits.
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
-        let carrier = &Looked::through(carrier);
-        let (mut span, mut state, mut baggage) = (None, None, None);
-        for format in &self.formats {
-            match format {
-                PropagatorName::TraceContext => {
-                    if let Some(found) = trace_context::extract_parts(carrier) {
-                        (span, state) = (Some(found.0), found.1);
-                    }
-                }
-                PropagatorName::Baggage => baggage = baggage::extract_some(carrier),
-            }
-        }
+        let lines = &carrier.w3c_lines();
+        let caller = if self.trace_context { trace_context::extract_parts(carrier, lines) } else { None };
+        let baggage = if self.baggage { baggage::extract_some(carrier, lines) } else { None };
+        let (span, state) = match caller {
+            Some((span, state)) => (Some(span), state),
+            None => (None, None),
+        };
         Context::of_caller(span, state, baggage)
     }
 
@@ -80,15 +78,13 @@ impl Propagator {
     /// What the carrier holds from elsewhere is replaced; a context of no trace leaves it as it is. No empty header is
     /// written.
     pub fn inject(&self, context: &Context, carrier: &mut (impl Injector + ?Sized)) {
-        for format in &self.formats {
-            match format {
-                PropagatorName::TraceContext => {
-                    if let Some(span) = context.span_context() {
-                        trace_context::inject(span, context.trace_state(), carrier);
-                    }
-                }
-                PropagatorName::Baggage => baggage::inject(context.baggage(), carrier),
-            }
+        if self.trace_context
+            && let Some(span) = context.span_context()
+        {
+            trace_context::inject(span, context.trace_state(), carrier);
+        }
+        if self.baggage {
+            baggage::inject(context.baggage(), carrier);
         }
     }
 

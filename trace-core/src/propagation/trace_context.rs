@@ -4,7 +4,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use super::{Extractor, FieldValue, Injector, Lines};
+use super::{Extractor, FieldValue, Injector, Lines, W3cLines};
 use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
 use crate::id::{read_ids, write_ids};
 
@@ -93,7 +93,7 @@ pub fn format(span: SpanContext) -> Traceparent {
 /// What a caller sent: its span, and the `tracestate` beside it; `None` if there is no valid `traceparent`.
 #[inline]
 pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, TraceState)> {
-    let (span, state) = extract_parts(carrier)?;
+    let (span, state) = extract_parts(carrier, &carrier.w3c_lines())?;
     Some((span, state.unwrap_or_default()))
 }
 
@@ -101,16 +101,16 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Option<(SpanContext, Trac
 #[inline]
 pub(super) fn extract_parts(
     carrier: &(impl Extractor + ?Sized),
+    lines: &W3cLines<'_>,
 ) -> Option<(SpanContext, Option<TraceState>)> {
-    let known = carrier.w3c_lines();
-    let span = match known.traceparent {
+    let span = match lines.traceparent {
         Lines::None => None,
         Lines::One(line) => parse(line),
         Lines::Several => parse_only_line(carrier),
     };
     // Without a valid traceparent, tracestate is not looked at.
     let span = span?;
-    let state = match known.tracestate {
+    let state = match lines.tracestate {
         Lines::None => return Some((span, None)),
         Lines::One(line) => TraceState::parse_line(line),
         Lines::Several => {

@@ -19,7 +19,7 @@ use std::sync::{Mutex, PoisonError};
 
 use super::attribute::{Known, text_of};
 use super::recorder::Recorder;
-use super::row::Row;
+use super::row::{Pieces, Row};
 use super::{Key, Scope, Value};
 use crate::clock::Anchor;
 use crate::pipeline::Pipeline;
@@ -259,6 +259,38 @@ impl Attributes<'_> {
             }
             other => self.set_other(key, other),
         }
+    }
+
+    /// Sets an attribute of a text that is made piece by piece, where it belongs: for a text that would else be made somewhere
+    /// else first, and copied.
+    ///
+    /// That is done for a short text, 100 bytes or so with its key, of a key of the conventions that is not set yet, on a span that
+    /// nobody else looks at. Else, or if `make` fails, nothing is set and it is `false`: then the text is to be set as any other.
+    ///
+    /// ```
+    /// use std::fmt::Write as _;
+    ///
+    /// use trace_core::{display, semconv};
+    ///
+    /// let (host, path) = ("orders", "/orders/7");
+    /// let mut span = trace_core::span("GET").start();
+    /// if let Some(mut attributes) = span.attributes() {
+    ///     let made = attributes.set_pieces(semconv::URL_FULL, |url| {
+    ///         ["https://", host, path].iter().try_for_each(|piece| url.write_str(piece))
+    ///     });
+    ///     if !made {
+    ///         attributes.set(semconv::URL_FULL, display(&format_args!("https://{host}{path}")));
+    ///     }
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn set_pieces(
+        &mut self,
+        key: Key<'_>,
+        make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result,
+    ) -> bool {
+        // SAFETY: as in `put`; `make` has no way to the recorder, because this has all references to it.
+        unsafe { self.row.put_pieces(key, make) }
     }
 
     #[inline(always)]

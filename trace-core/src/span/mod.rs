@@ -33,6 +33,7 @@ pub use cell::Attributes;
 pub(crate) use cell::{Life, Recording, SpanCell};
 pub use kind::{SpanKind, StatusCode};
 pub use name::SpanName;
+pub use row::Pieces;
 pub(crate) use recorder::{Recorder, Start};
 pub use scope::Scope;
 pub use span_ref::SpanRef;

@@ -5,6 +5,8 @@
 //! knows, the last bytes of a buffer) takes the road of
 //! [`Recorder::set_attribute`](super::recorder::Recorder::set_attribute).
 
+use std::fmt;
+use std::marker::PhantomData;
 use std::ptr;
 
 use super::recorder::ATTRIBUTES;
@@ -27,6 +29,40 @@ const ONE_BYTE: usize = 0x7f;
 
 /// What tags and lengths take in such a message, around the key and the text.
 const HEADS: usize = 6;
+
+/// A short text while it is made in the span that it belongs to: see [`Attributes::set_pieces`](super::Attributes::set_pieces).
+pub struct Pieces<'a> {
+    at: *mut u8,
+    end: *mut u8,
+    row: PhantomData<&'a mut Row>,
+}
+
+impl fmt::Write for Pieces<'_> {
+    /// Appends a piece of the text.
+    ///
+    /// # Errors
+    /// If the text would be longer than what is made so; the piece is left out.
+    #[inline(always)]
+    fn write_str(&mut self, piece: &str) -> fmt::Result {
+        // SAFETY: `at` is never beyond `end`, in the same memory.
+        let room = unsafe { self.end.offset_from_unsigned(self.at) };
+        if piece.len() > room {
+            return Err(fmt::Error);
+        }
+        // SAFETY: there is room for as many bytes; a span's memory is no part of what is written to it.
+        unsafe {
+            copy(piece.as_bytes(), self.at);
+            self.at = self.at.add(piece.len());
+        }
+        Ok(())
+    }
+}
+
+impl fmt::Debug for Pieces<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Pieces")
+    }
+}
 
 /// What tags and lengths take around the key and a number, and the most that a number takes.
 const NUMBER: usize = 5 + 10;
@@ -65,6 +101,45 @@ impl Row {
         }
         // SAFETY: a short attribute takes `BYTES_MAX` at most, and so many are left up to `last` and beyond it.
         unsafe { self.write(name, value) };
+        self.known |= known.bit();
+        true
+    }
+
+    /// Writes an attribute of a text that is made where it belongs, under the same conditions; `false`, and nothing is written, if
+    /// one does not hold or the text becomes too long.
+    ///
+    /// # Safety
+    /// As for [`put`](Self::put).
+    #[inline(always)]
+    pub(super) unsafe fn put_pieces(
+        &mut self,
+        key: Key<'_>,
+        make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result,
+    ) -> bool {
+        let Some(known) = key.known_as() else { return false };
+        let name = key.as_str();
+        if self.known & known.bit() != 0 || name.len() > Self::TEXT_MAX || self.at > self.last {
+            return false;
+        }
+        // SAFETY: up to `last` and beyond it `BYTES_MAX` bytes may be written, which are two, the heads, the key and the longest
+        // text that goes with it.
+        let start = unsafe { self.at.add(2 + HEADS + name.len()) };
+        // SAFETY: as above.
+        let end = unsafe { start.add(Self::TEXT_MAX - name.len()) };
+        let mut pieces = Pieces { at: start, end, row: PhantomData };
+        if make(&mut pieces).is_err() {
+            return false;
+        }
+        // SAFETY: `at` began as `start`, and only grows, up to `end`.
+        let len = unsafe { pieces.at.offset_from_unsigned(start) };
+        // SAFETY: as above; what is written here ends where the text begins.
+        unsafe {
+            self.array([ATTRIBUTES, (HEADS + name.len() + len) as u8, KEY, name.len() as u8]);
+            self.bytes(name.as_bytes());
+            self.array([VALUE, (2 + len) as u8, STRING, len as u8]);
+        }
+        debug_assert_eq!(self.at, start);
+        self.at = pieces.at;
         self.known |= known.bit();
         true
     }

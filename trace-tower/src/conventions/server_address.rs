@@ -4,7 +4,6 @@ use http::Uri;
 use http::uri::Authority;
 
 use super::RequestHeaders;
-use super::text::as_text;
 
 /// The name or address of a server, and its port, as the client wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,10 +37,15 @@ impl<'a> ServerAddress<'a> {
     #[inline]
     pub fn parse(authority: &'a [u8]) -> Option<Self> {
         let (host, port) = split_port(authority);
-        match is_name(host) {
+        // All of it is looked at before anything is decided.
+        match host.iter().fold(NOTHING, |kinds, byte| kinds | KINDS[usize::from(*byte)]) {
             // Nearly always.
-            true => Some(Self { host: as_text(host)?, port }),
-            false => Self::parse_rare(authority),
+            PLAIN => {
+                // SAFETY: what is plain is ASCII, and so UTF-8.
+                Some(Self { host: unsafe { std::str::from_utf8_unchecked(host) }, port })
+            }
+            kinds if kinds & ODD == 0 && kinds != NOTHING => std::str::from_utf8(host).ok().map(|host| Self { host, port }),
+            _ => Self::parse_rare(authority),
         }
     }
 
@@ -104,22 +108,30 @@ fn split_port(authority: &[u8]) -> (&[u8], Option<u16>) {
 /// The most digits of a port.
 const PORT_DIGITS: usize = 5;
 
-/// Whether this is a registered name, or an address of IPv4. All of it is looked at before anything is decided.
-#[inline]
+/// Whether this is a registered name, or an address of IPv4.
 fn is_name(host: &[u8]) -> bool {
-    !host.is_empty() && host.iter().fold(true, |is_name, byte| is_name & IN_NAME[usize::from(*byte)])
+    !host.is_empty() && host.iter().all(|byte| KINDS[usize::from(*byte)] != ODD)
 }
 
-/// Which bytes a registered name consists of ([RFC 3986, 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2));
-/// also those beyond ASCII, because some clients do not encode.
-const IN_NAME: [bool; 256] = {
-    let mut table = [false; 256];
+/// What a text without a byte consists of.
+const NOTHING: u8 = 0;
+/// What a registered name consists of ([RFC 3986, 3.2.2](https://www.rfc-editor.org/rfc/rfc3986#section-3.2.2)).
+const PLAIN: u8 = 1;
+/// What it consists of beyond ASCII, because some clients do not encode.
+const ENCODED: u8 = 2;
+/// What is in no name.
+const ODD: u8 = 4;
+
+/// Which of these each byte is.
+static KINDS: [u8; 256] = {
+    let mut table = [ODD; 256];
     let mut byte = 0;
     while byte < table.len() {
         table[byte] = match byte as u8 {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' => true,
-            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => true,
-            byte => byte >= 0x80,
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' | b'%' => PLAIN,
+            b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b',' | b';' | b'=' => PLAIN,
+            0x80.. => ENCODED,
+            _ => ODD,
         };
         byte += 1;
     }

@@ -10,7 +10,7 @@ use trace_core::{Attributes, Key, Span, display, semconv};
 
 /// Bytes as text, if they are. Nearly all are ASCII, which is seen sixteen bytes at a time.
 #[inline]
-pub(super) fn as_text(bytes: &[u8]) -> Option<&str> {
+fn as_text(bytes: &[u8]) -> Option<&str> {
     if bytes.is_ascii() {
         // SAFETY: ASCII is UTF-8.
         return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
@@ -77,6 +77,7 @@ impl IpText {
 impl Deref for IpText {
     type Target = str;
 
+    #[inline]
     fn deref(&self) -> &str {
         self.0.as_str()
     }

@@ -101,6 +101,7 @@ impl QueryRedaction {
         RedactedUrl { scheme, authority, path, query, redaction: self }
     }
 
+    #[inline]
     fn keeps_back(&self, key: &str) -> bool {
         match &self.rule {
             // As it is written: a key in disguise is not on the list, and its value is kept back.
@@ -120,19 +121,13 @@ pub struct RedactedQuery<'a> {
 }
 
 /// The longest URL or query that is made on the stack, in bytes.
-const STACK: usize = 192;
+const STACK: usize = 256;
 
-/// Sets a text of several pieces as an attribute: made on the stack if it is short, as nearly all are, because a formatter
-/// takes several times as long.
-#[inline(always)]
-fn set_pieces(
-    attributes: &mut Attributes<'_>,
-    key: Key<'_>,
-    text: &dyn fmt::Display,
-    pieces: impl FnOnce(&mut Letters<STACK>) -> fmt::Result,
-) {
-    let mut made = Letters::new();
-    match pieces(&mut made) {
+/// Sets a text that is too long to be made in the span itself.
+#[inline(never)]
+fn set_long(attributes: &mut Attributes<'_>, key: Key<'_>, text: &dyn fmt::Display) {
+    let mut made = Letters::<STACK>::new();
+    match write!(made, "{text}") {
         Ok(()) => attributes.set(key, made.as_str()),
         Err(fmt::Error) => attributes.set(key, display(text)),
     }
@@ -166,7 +161,9 @@ impl RedactedQuery<'_> {
     /// Sets the query as an attribute of a span.
     #[inline(always)]
     pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
-        set_pieces(attributes, key, self, |made| self.pieces(|piece| made.write_str(piece)));
+        if !attributes.set_pieces(key, |text| self.pieces(|piece| text.write_str(piece))) {
+            set_long(attributes, key, self);
+        }
     }
 }
 
@@ -210,7 +207,9 @@ impl RedactedUrl<'_> {
     /// Sets the URL as an attribute of a span.
     #[inline(always)]
     pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
-        set_pieces(attributes, key, self, |made| self.pieces(|piece| made.write_str(piece)));
+        if !attributes.set_pieces(key, |text| self.pieces(|piece| text.write_str(piece))) {
+            set_long(attributes, key, self);
+        }
     }
 
     /// Writes what is left of the URL, piece by piece.
