@@ -16,7 +16,7 @@ use tower_service::Service;
 use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
 use trace_tower::conventions::{IpText, RequestHeaders, ServerAddress, caller_context, note_panic};
-use trace_tower::{Call, Ending, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead};
+use trace_tower::{Call, Ending, Lasting, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead};
 
 use crate::descriptor::{self, DescriptorError};
 use crate::method::{Method, Methods, OTHER, SYSTEM};
@@ -57,9 +57,9 @@ pub struct ServerTrace<S> {
 }
 
 /// gRPC as a server sees it, with the options of [`ServerTraceLayer`].
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct GrpcServer {
-    options: Arc<Options>,
+    options: Lasting<Options>,
 }
 
 /// A call that is being served.
@@ -68,7 +68,7 @@ pub struct GrpcServerCall {
     told: Told,
     /// The path of a method that may turn out not to exist.
     doubtful: Option<PathAndQuery>,
-    panic_messages: bool,
+    options: &'static Options,
 }
 
 #[derive(Clone)]
@@ -92,14 +92,14 @@ impl ServerTraceLayer {
     /// Makes the spans by this tracer, instead of the global one ([`trace_core::init`]).
     #[must_use]
     pub fn tracer(mut self, tracer: Tracer) -> Self {
-        self.options_mut().tracer = Some(tracer);
+        self.protocol.options.update(|options| options.tracer = Some(tracer));
         self
     }
 
     /// Makes spans only of the calls for which this says so. One that is left out still passes on its caller's context.
     #[must_use]
     pub fn filter(mut self, wanted: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.options_mut().filter = Some(Arc::new(wanted));
+        self.protocol.options.update(|options| options.filter = Some(Arc::new(wanted)));
         self
     }
 
@@ -107,7 +107,7 @@ impl ServerTraceLayer {
     /// [`filter`](Self::filter).
     #[must_use]
     pub fn ignore_methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
-        self.options_mut().ignored.extend(methods.into_iter().map(Into::into));
+        self.protocol.options.update(|options| options.ignored.extend(methods.into_iter().map(Into::into)));
         self
     }
 
@@ -115,7 +115,7 @@ impl ServerTraceLayer {
     /// Any other method counts as one that does not exist when it is answered so, and has nothing but a head.
     #[must_use]
     pub fn methods<M: Into<String>>(mut self, methods: impl IntoIterator<Item = M>) -> Self {
-        self.options_mut().methods.extend(methods.into_iter().map(Into::into));
+        self.protocol.options.update(|options| options.methods.extend(methods.into_iter().map(Into::into)));
         self
     }
 
@@ -126,26 +126,22 @@ impl ServerTraceLayer {
     /// When it is none.
     pub fn file_descriptor_set(mut self, encoded: &[u8]) -> Result<Self, DescriptorError> {
         let methods = descriptor::methods(encoded)?;
-        self.options_mut().methods.extend(methods);
+        self.protocol.options.update(|options| options.methods.extend(methods));
         Ok(self)
     }
 
     /// Where the server leaves the address at the other end of the connection. Default: in tonic's [`TcpConnectInfo`].
     #[must_use]
     pub fn peer_from(mut self, peer: fn(&Extensions) -> Option<SocketAddr>) -> Self {
-        self.options_mut().peer = peer;
+        self.protocol.options.update(|options| options.peer = peer);
         self
     }
 
     /// Whether the `exception` event of a panic has its message, which leaves the process as it is. Default: no.
     #[must_use]
     pub fn panic_messages(mut self, on: bool) -> Self {
-        self.options_mut().panic_messages = on;
+        self.protocol.options.update(|options| options.panic_messages = on);
         self
-    }
-
-    fn options_mut(&mut self) -> &mut Options {
-        Arc::make_mut(&mut self.protocol.options)
     }
 }
 
@@ -153,7 +149,7 @@ impl<S> Layer<S> for ServerTraceLayer {
     type Service = ServerTrace<S>;
 
     fn layer(&self, inner: S) -> Self::Service {
-        ServerTrace { inner, protocol: self.protocol.clone() }
+        ServerTrace { inner, protocol: self.protocol }
     }
 }
 
@@ -204,12 +200,11 @@ impl Protocol for GrpcServer {
 
     #[inline]
     fn start(&self, request: RequestHead<'_>) -> (Span, GrpcServerCall) {
-        let options = &*self.options;
+        let options = self.options.get();
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
         let headers = RequestHeaders::new(request.headers);
         let caller = caller_context(tracer, &headers);
-        let mut call =
-            GrpcServerCall { told: Told::default(), doubtful: None, panic_messages: options.panic_messages };
+        let mut call = GrpcServerCall { told: Told::default(), doubtful: None, options };
         let method = options.methods.of(request.uri.path());
         if options.leaves_out(&request, method) {
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
@@ -258,6 +253,12 @@ impl Options {
     }
 }
 
+impl Default for GrpcServer {
+    fn default() -> Self {
+        Self { options: Lasting::new(Options::default()) }
+    }
+}
+
 impl Default for Options {
     fn default() -> Self {
         Self {
@@ -287,7 +288,7 @@ impl Call for GrpcServerCall {
 
     #[inline]
     fn wants_panics(&self) -> bool {
-        self.panic_messages
+        self.options.panic_messages
     }
 
     #[inline]

@@ -28,9 +28,9 @@ pub(super) fn write(number: u64) -> [u8; 16] {
 mod vector {
     use std::arch::x86_64::{
         _mm_add_epi8, _mm_adds_epu8, _mm_and_si128, _mm_andnot_si128, _mm_cmpeq_epi8, _mm_cmpgt_epi8,
-        _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128, _mm_packus_epi16,
-        _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi16, _mm_slli_epi16, _mm_srli_epi16, _mm_sub_epi8,
-        _mm_unpackhi_epi64, _mm_unpacklo_epi8,
+        _mm_cvtsi64_si128, _mm_cvtsi128_si64, _mm_min_epu8, _mm_movemask_epi8, _mm_or_si128,
+        _mm_packus_epi16, _mm_set_epi64x, _mm_set1_epi8, _mm_set1_epi16, _mm_slli_epi16, _mm_srli_epi16,
+        _mm_sub_epi8, _mm_unpackhi_epi64, _mm_unpacklo_epi8,
     };
 
     #[inline]

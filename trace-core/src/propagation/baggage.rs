@@ -17,10 +17,7 @@ pub fn extract(carrier: &(impl Extractor + ?Sized)) -> Baggage {
 
 /// As [`extract`]; none where no member came.
 #[inline]
-pub(super) fn extract_some(
-    carrier: &(impl Extractor + ?Sized),
-    lines: &W3cLines<'_>,
-) -> Option<Baggage> {
+pub(super) fn extract_some(carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Option<Baggage> {
     let baggage = match lines.baggage {
         Lines::None => return None,
         Lines::One(line) => Baggage::parse_line(line),

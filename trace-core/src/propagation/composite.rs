@@ -54,7 +54,8 @@ impl Propagator {
             }
         }
         let speaks = |name| formats.contains(&name);
-        let (trace_context, baggage) = (speaks(PropagatorName::TraceContext), speaks(PropagatorName::Baggage));
+        let (trace_context, baggage) =
+            (speaks(PropagatorName::TraceContext), speaks(PropagatorName::Baggage));
         Self { formats, trace_context, baggage }
     }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use super::{Key, Life, Recording, Run, Scope, Span, SpanKind, SpanName, Start, Value};
+use super::{Key, Life, Run, Scope, Span, SpanKind, SpanName, Start, Value};
 use crate::clock::{self, Anchor};
 use crate::context::{Carried, Context, SpanContext, TraceFlags, is_quiet, with_current};
 use crate::id::{self, SpanId};
@@ -195,7 +195,7 @@ impl<'a> SpanBuilder<'a> {
             if pipeline.records {
                 pipeline.queue.count_sampled_out(ParentOrigin::of(parent.as_ref()));
             }
-            return Span::inert(origin.into_context(span_context, None));
+            return Span::inert(origin.into_context(span_context));
         }
 
         let local_root = comes_from_another || parent.is_none_or(|parent| parent.is_remote());
@@ -220,8 +220,7 @@ impl<'a> SpanBuilder<'a> {
         };
         cell.recorder().start(&pipeline.queue, &pipeline.limits, &start);
         let life = Life { pipeline, anchor, scope: self.scope, local_root };
-        let (own, lent) = Recording::new(cell, life);
-        Span::recorded(origin.into_context(span_context, Some(lent)), own)
+        Span::recorded(cell, life, origin.into_context(span_context))
     }
 }
 
@@ -243,9 +242,9 @@ impl Origin {
 
     /// The context of a span that was started here.
     #[inline]
-    fn into_context(self, span_context: SpanContext, recording: Option<Recording>) -> Context {
+    fn into_context(self, span_context: SpanContext) -> Context {
         let Self { tracer, carried, shed, .. } = self;
-        Context { span_context: Some(span_context), tracer, carried, recording, shed }
+        Context { span_context: Some(span_context), tracer, carried, recording: None, shed }
     }
 
     /// A span that is none: work below it is done as if it were done here.
@@ -270,6 +269,6 @@ impl Origin {
         }
         let flags = span_context.flags().with_sampled(false);
         let not_sampled = SpanContext::new(span_context.trace_id(), span_context.span_id(), flags, false);
-        Span::inert(self.into_context(not_sampled, None))
+        Span::inert(self.into_context(not_sampled))
     }
 }

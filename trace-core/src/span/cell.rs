@@ -7,12 +7,17 @@
 //! a context does not come back, because somebody drops guards in another order than scopes nest, the span is still its
 //! own.
 //!
-//! This is an `Arc` with two differences: the last owner hands the memory to the pipeline's pool, and uniqueness is
-//! told by one load, because there are no weak references.
+//! The span's context lies here too, so that a span is one pointer: futures and bodies carry it along, and are moved several
+//! times a request.
+//!
+//! This is an `Arc` with three differences: the last owner hands the memory to the pipeline's pool, uniqueness is told by
+//! one load, because there are no weak references, and one field is that of a distinguished owner alone.
 
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, PoisonError};
@@ -22,13 +27,19 @@ use super::recorder::Recorder;
 use super::row::{Pieces, Row};
 use super::{Key, Scope, Value};
 use crate::clock::Anchor;
+use crate::context::Context;
 use crate::pipeline::Pipeline;
 
 pub(crate) struct SpanCell {
     references: AtomicUsize,
     life: Option<Life>,
+    /// The context of the span's work, or while the span is current, the one that was so before. It is the [`Own`]'s.
+    context: UnsafeCell<Context>,
     recorder: Mutex<Recorder>,
 }
+
+// A panic leaves a context as it is: each exchange of two is over before anything is called.
+impl RefUnwindSafe for SpanCell {}
 
 /// What is fixed while a span lives.
 #[derive(Clone, Copy)]
@@ -50,7 +61,12 @@ impl SpanCell {
     pub(crate) const MEMORY: usize = Self::SIZE + Recorder::HEAP;
 
     pub(crate) fn boxed() -> Box<Self> {
-        Box::new(Self { references: AtomicUsize::new(0), life: None, recorder: Mutex::new(Recorder::new()) })
+        Box::new(Self {
+            references: AtomicUsize::new(0),
+            life: None,
+            context: UnsafeCell::new(Context::new()),
+            recorder: Mutex::new(Recorder::new()),
+        })
     }
 
     /// The memory that the cell takes, in bytes.
@@ -79,27 +95,118 @@ impl SpanCell {
     }
 }
 
+/// A live span's own reference to its cell, of which there is one. The span ends when it is dropped.
+pub(super) struct Own {
+    cell: NonNull<SpanCell>,
+}
+
 /// A reference to a live span's cell.
 pub(crate) struct Recording {
     cell: NonNull<SpanCell>,
 }
 
 // SAFETY: a `Recording` gives shared access to its cell, whose fields are an atomic, `Life` (which is `Send` and `Sync`
-// and is written only while the cell is a `Box`) and a mutex; and exclusive access only to whoever has all references.
+// and is written only while the cell is a `Box`) and a mutex, but not to the context; and exclusive access only to whoever
+// has all references.
 unsafe impl Send for Recording {}
 // SAFETY: as above.
 unsafe impl Sync for Recording {}
 
-impl Recording {
-    /// The first two references to a cell: the span's own, and that of its context.
+// SAFETY: as above; an `Own` gives access to the context too, which is `Send` and `Sync`, by the rules of its own borrows.
+unsafe impl Send for Own {}
+// SAFETY: as above.
+unsafe impl Sync for Own {}
+
+impl Own {
+    /// The first two references to a cell: this, and the one that is lent to its context.
     #[inline]
-    pub(crate) fn new(mut cell: Box<SpanCell>, life: Life) -> (Self, Self) {
+    pub(super) fn new(mut cell: Box<SpanCell>, life: Life, context: Context) -> Self {
         *cell.references.get_mut() = 2;
         cell.life = Some(life);
         let cell = NonNull::from(Box::leak(cell));
-        (Self { cell }, Self { cell })
+        let mut own = Self { cell };
+        *own.context_mut() = Context { recording: Some(Recording { cell }), ..context };
+        own
     }
 
+    #[inline(always)]
+    fn cell(&self) -> &SpanCell {
+        // SAFETY: the cell lives until its last reference is dropped, and this is one.
+        unsafe { self.cell.as_ref() }
+    }
+
+    /// The context of the span's work.
+    #[inline(always)]
+    pub(super) fn context(&self) -> &Context {
+        // SAFETY: nobody but this looks at the context, and changes it only where it is borrowed exclusively.
+        unsafe { &*self.cell().context.get() }
+    }
+
+    #[inline(always)]
+    pub(super) fn context_mut(&mut self) -> &mut Context {
+        // SAFETY: nobody but this looks at the context, and it is borrowed exclusively.
+        unsafe { &mut *self.cell().context.get() }
+    }
+
+    /// The span, to write to.
+    #[inline(always)]
+    pub(super) fn owned(&mut self) -> Owned<'_> {
+        Owned { cell: self.cell, is_sole: self.is_sole(), exclusive: PhantomData }
+    }
+
+    /// Whether this and the lent one are all references.
+    #[inline(always)]
+    fn is_sole(&self) -> bool {
+        self.context().recording.as_ref().is_some_and(|lent| lent.cell == self.cell)
+            // Acquire: what the other references wrote before they were dropped is seen from here on.
+            && self.cell().references.load(Ordering::Acquire) == 2
+    }
+
+    /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it.
+    pub(super) fn end(self, unix_nanos: u64) {
+        ManuallyDrop::new(self).end_in_place(unix_nanos);
+    }
+
+    /// To be called once, instead of dropping this.
+    #[inline(never)]
+    fn end_in_place(&mut self, unix_nanos: u64) {
+        let is_sole = self.is_sole();
+        let context = self.context_mut();
+        context.carried = None;
+        if is_sole {
+            std::mem::forget(context.recording.take());
+            // SAFETY: the cell came from a `Box` in `new`, and of both references, which are all there are, one is forgotten and
+            // the other never dropped.
+            let mut cell = unsafe { Box::from_raw(self.cell.as_ptr()) };
+            cell.recorder().end(unix_nanos);
+            if let Some(Life { pipeline, .. }) = cell.life {
+                pipeline.queue.end_and_recycle(cell);
+            }
+            return;
+        }
+        // It may be another one's, if that did not come back.
+        let _lent = std::mem::take(context);
+        Recording { cell: self.cell }.with(|recorder, life| {
+            let queue = &life.pipeline.queue;
+            recorder.end(unix_nanos);
+            queue.end(recorder.bytes(), life);
+            if queue.is_short_of_live() {
+                // Who knows for how long a context is kept: by a connection, for hours.
+                queue.shrink_live(SpanCell::SIZE + recorder.release());
+            }
+        });
+    }
+}
+
+impl Drop for Own {
+    #[inline]
+    fn drop(&mut self) {
+        let anchor = self.cell().life().anchor;
+        self.end_in_place(anchor.unix_nanos(anchor.ticks()));
+    }
+}
+
+impl Recording {
     #[inline]
     fn cell(&self) -> &SpanCell {
         // SAFETY: the cell lives until its last reference is dropped, and this is one.
@@ -119,31 +226,6 @@ impl Recording {
     /// The recorder, behind its lock.
     pub(crate) fn with<R>(&self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
         self.cell().with(f)
-    }
-
-    /// The span of which this is the own reference, and `lent` the one in its context, to write to.
-    #[inline(always)]
-    pub(crate) fn owned<'a>(&'a mut self, lent: &'a mut Option<Self>) -> Owned<'a> {
-        Owned { cell: self.cell, is_sole: self.is_sole(lent), exclusive: PhantomData }
-    }
-
-    /// The cell itself, when this and `lent` were the only references.
-    #[inline]
-    pub(crate) fn into_sole(self, lent: Option<Self>) -> Result<Box<SpanCell>, (Self, Option<Self>)> {
-        if !self.is_sole(&lent) {
-            return Err((self, lent));
-        }
-        let both = ManuallyDrop::new((self, lent));
-        // SAFETY: the cell came from a `Box` in `new`, nobody else refers to it, and neither of both is dropped.
-        Ok(unsafe { Box::from_raw(both.0.cell.as_ptr()) })
-    }
-
-    /// Whether this and `lent` are all references.
-    #[inline(always)]
-    fn is_sole(&self, lent: &Option<Self>) -> bool {
-        lent.as_ref().is_some_and(|lent| lent.cell == self.cell)
-            // Acquire: what the other references wrote before they were dropped is seen from here on.
-            && self.cell().references.load(Ordering::Acquire) == 2
     }
 }
 
@@ -171,13 +253,12 @@ impl SpanCell {
     }
 }
 
-/// A live span whose two references are both borrowed exclusively, so that none is cloned meanwhile. It is passed by value,
-/// which leaves them where they are: in registers.
-pub(crate) struct Owned<'a> {
+/// A live span whose own reference is borrowed exclusively, and with it the lent one, so that none is cloned meanwhile.
+pub(super) struct Owned<'a> {
     cell: NonNull<SpanCell>,
     /// Whether there is no third reference.
     is_sole: bool,
-    exclusive: PhantomData<&'a mut Recording>,
+    exclusive: PhantomData<&'a mut Own>,
 }
 
 impl<'a> Owned<'a> {
@@ -185,11 +266,10 @@ impl<'a> Owned<'a> {
     #[inline]
     pub(crate) fn with_mut<R>(mut self, f: impl FnOnce(&mut Recorder, &Life) -> R) -> R {
         match self.sole() {
-            Some(cell) => {
-                let life = *cell.life();
-                f(cell.recorder(), &life)
+            Some(SpanCell { life: Some(life), recorder, .. }) => {
+                f(recorder.get_mut().unwrap_or_else(PoisonError::into_inner), life)
             }
-            None => self.shared().with(f),
+            _ => self.shared().with(f),
         }
     }
 
@@ -221,7 +301,7 @@ impl<'a> Owned<'a> {
             return None;
         }
         // SAFETY: there is no reference but the two that are borrowed exclusively for as long as this lives, so that
-        // nobody else reaches the cell, or can come to.
+        // nobody else reaches the cell, its context included, or can come to.
         Some(unsafe { self.cell.as_mut() })
     }
 
@@ -284,11 +364,7 @@ impl Attributes<'_> {
     /// }
     /// ```
     #[inline(always)]
-    pub fn set_pieces(
-        &mut self,
-        key: Key<'_>,
-        make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result,
-    ) -> bool {
+    pub fn set_pieces(&mut self, key: Key<'_>, make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result) -> bool {
         // SAFETY: as in `put`; `make` has no way to the recorder, because this has all references to it.
         unsafe { self.row.put_pieces(key, make) }
     }

@@ -8,6 +8,7 @@ mod attribute;
 mod builder;
 mod cell;
 pub mod db;
+mod kept;
 mod kind;
 mod name;
 mod recorder;
@@ -30,11 +31,13 @@ pub use attribute::{Key, Value, display};
 pub(crate) use attribute::{append, text_of};
 pub use builder::{SpanBuilder, span};
 pub use cell::Attributes;
+use cell::Own;
 pub(crate) use cell::{Life, Recording, SpanCell};
+use kept::KeptContext;
 pub use kind::{SpanKind, StatusCode};
 pub use name::SpanName;
-pub use row::Pieces;
 pub(crate) use recorder::{Recorder, Start};
+pub use row::Pieces;
 pub use scope::Scope;
 pub use span_ref::SpanRef;
 
@@ -65,10 +68,14 @@ use crate::semconv;
 /// is counted in the span's own `dropped_*_count`. A span whose end finds no memory is dropped and counted in
 /// [`Stats`](crate::Stats).
 pub struct Span {
-    /// The context of the span's work. It records when the span is recorded, unless it was lent and another came back.
-    context: Context,
-    /// What records the span, if it is recorded.
-    recording: Option<Recording>,
+    life: Lived,
+}
+
+/// A span and the context of its work, both behind one pointer: see [`cell`].
+enum Lived {
+    Recorded(Own),
+    /// One that is not recorded, and stands in this context.
+    Inert(KeptContext),
 }
 
 /// A connection to a span of this or another trace that is not the parent.
@@ -81,9 +88,10 @@ pub(crate) struct Link<'a> {
 
 impl Span {
     /// A span that is not recorded and stands in the given context.
-    pub(crate) const fn inert(context: Context) -> Self {
+    #[inline]
+    pub(crate) fn inert(context: Context) -> Self {
         debug_assert!(context.recording.is_none());
-        Self { context, recording: None }
+        Self { life: Lived::Inert(KeptContext::new(context)) }
     }
 
     /// A span that records nothing and stands for the given context as it is: for a middleware that leaves a request out,
@@ -99,9 +107,10 @@ impl Span {
         Self::inert(Context { recording: None, ..context })
     }
 
-    pub(crate) const fn recorded(context: Context, recording: Recording) -> Self {
-        debug_assert!(context.recording.is_some());
-        Self { context, recording: Some(recording) }
+    /// A span that lives in this cell, and its work in this context, to which the span is added.
+    #[inline]
+    fn recorded(cell: Box<SpanCell>, life: Life, context: Context) -> Self {
+        Self { life: Lived::Recorded(Own::new(cell, life, context)) }
     }
 
     /// Sets an attribute. A key that is set already gets the new value.
@@ -144,8 +153,10 @@ impl Span {
     /// ```
     #[inline(always)]
     pub fn attributes(&mut self) -> Option<Attributes<'_>> {
-        let recording = self.recording.as_mut()?;
-        Some(recording.owned(&mut self.context.recording).attributes())
+        match &mut self.life {
+            Lived::Recorded(own) => Some(own.owned().attributes()),
+            Lived::Inert(_) => None,
+        }
     }
 
     /// Links the span to another one, of this or another trace.
@@ -224,28 +235,39 @@ impl Span {
     /// Whether what is set here will be seen by anybody.
     #[inline]
     pub const fn is_recording(&self) -> bool {
-        self.recording.is_some()
+        matches!(self.life, Lived::Recorded(_))
     }
 
     /// The context of the span's work: what is sent downstream, and what children are started in.
     #[inline]
-    pub const fn context(&self) -> &Context {
-        &self.context
+    pub fn context(&self) -> &Context {
+        match &self.life {
+            Lived::Recorded(own) => own.context(),
+            Lived::Inert(context) => context.get(),
+        }
+    }
+
+    #[inline]
+    fn context_mut(&mut self) -> &mut Context {
+        match &mut self.life {
+            Lived::Recorded(own) => own.context_mut(),
+            Lived::Inert(context) => context.get_mut(),
+        }
     }
 
     /// The span's ids; `None` where tracing is disabled and no caller sent any.
     #[inline]
-    pub const fn span_context(&self) -> Option<SpanContext> {
-        self.context.span_context
+    pub fn span_context(&self) -> Option<SpanContext> {
+        self.context().span_context
     }
 
     /// Ends the span now.
     pub fn end(self) {}
 
     /// Ends the span at a time that was measured elsewhere. An end before the start becomes the start.
-    pub fn end_at(mut self, time: SystemTime) {
-        if let Some(recording) = self.recording.take() {
-            recording.end(self.context.recording.take(), clock::unix_nanos(time));
+    pub fn end_at(self, time: SystemTime) {
+        if let Lived::Recorded(own) = self.life {
+            own.end(clock::unix_nanos(time));
         }
     }
 
@@ -270,7 +292,7 @@ impl Span {
     /// ```
     #[inline]
     pub fn attach(&mut self) -> Attached<'_> {
-        swap_current(&mut self.context);
+        swap_current(self.context_mut());
         Attached { span: Some(self), not_send: PhantomData }
     }
 
@@ -296,7 +318,7 @@ impl Span {
     /// # Cancel safety
     /// Dropping the returned future drops the given one inside the span, and ends the span with no status.
     pub fn run<F: Future>(self, future: F) -> Run<F> {
-        Run { future: Some(future), span: self }
+        Run { future: Some(future), span: Some(self) }
     }
 
     /// As [`run`](Self::run); an `Err` is recorded by the name of its type.
@@ -318,17 +340,8 @@ impl Span {
 
     #[inline]
     fn record(&mut self, f: impl FnOnce(&mut Recorder, &Life)) {
-        if let Some(recording) = &mut self.recording {
-            recording.owned(&mut self.context.recording).with_mut(f);
-        }
-    }
-}
-
-impl Drop for Span {
-    fn drop(&mut self) {
-        if let Some(recording) = self.recording.take() {
-            let anchor = recording.life().anchor;
-            recording.end(self.context.recording.take(), anchor.unix_nanos(anchor.ticks()));
+        if let Lived::Recorded(own) = &mut self.life {
+            own.owned().with_mut(f);
         }
     }
 }
@@ -336,7 +349,7 @@ impl Drop for Span {
 impl fmt::Debug for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Span")
-            .field("span_context", &self.context.span_context)
+            .field("span_context", &self.span_context())
             .field("recording", &self.is_recording())
             .finish()
     }
@@ -358,29 +371,6 @@ impl Life {
     }
 }
 
-impl Recording {
-    /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it. `lent` is
-    /// the reference in the span's context.
-    #[inline(never)]
-    fn end(self, lent: Option<Self>, unix_nanos: u64) {
-        let queue = &self.life().pipeline.queue;
-        match self.into_sole(lent) {
-            Ok(mut cell) => {
-                cell.recorder().end(unix_nanos);
-                queue.end_and_recycle(cell);
-            }
-            Err((shared, _lent)) => shared.with(|recorder, life| {
-                recorder.end(unix_nanos);
-                queue.end(recorder.bytes(), life);
-                if queue.is_short_of_live() {
-                    // Who knows for how long a context is kept: by a connection, for hours.
-                    queue.shrink_live(SpanCell::SIZE + recorder.release());
-                }
-            }),
-        }
-    }
-}
-
 /// A span that is current on its thread until this is dropped, also by a panic: see [`Span::attach`].
 #[derive(Debug)]
 pub struct Attached<'a> {
@@ -396,7 +386,7 @@ impl<'a> Attached<'a> {
     #[inline]
     pub fn detach(mut self) -> &'a mut Span {
         let span = self.span.take().expect("it is detached once");
-        swap_current(&mut span.context);
+        swap_current(span.context_mut());
         span
     }
 }
@@ -405,7 +395,7 @@ impl Drop for Attached<'_> {
     #[inline]
     fn drop(&mut self) {
         if let Some(span) = &mut self.span {
-            swap_current(&mut span.context);
+            swap_current(span.context_mut());
         }
     }
 }
@@ -417,14 +407,15 @@ pin_project! {
     pub struct Run<F> {
         #[pin]
         future: Option<F>,
-        span: Span,
+        // None when it is over.
+        span: Option<Span>,
     }
 
     impl<F> PinnedDrop for Run<F> {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
-            if this.future.is_some() {
-                this.span.enter(|| this.future.set(None));
+            if let Some(span) = this.span {
+                span.enter(|| this.future.set(None));
             }
         }
     }
@@ -435,15 +426,17 @@ impl<F: Future> Future for Run<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let output = task::ready!(this.span.enter(|| {
-            let poll = this.future.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
+        let span = this.span.as_mut().expect("polled after completion");
+        let output = task::ready!(span.enter(|| {
+            let future = this.future.as_mut().as_pin_mut().expect("it is there as long as the span is");
+            let poll = future.poll(cx);
             if poll.is_ready() {
                 this.future.set(None);
             }
             poll
         }));
         // The span ends with its work, not when somebody drops this.
-        drop(std::mem::replace(this.span, Span::inert(Context::new())));
+        *this.span = None;
         Poll::Ready(output)
     }
 }

@@ -44,7 +44,9 @@ impl<'a> ServerAddress<'a> {
                 // SAFETY: what is plain is ASCII, and so UTF-8.
                 Some(Self { host: unsafe { std::str::from_utf8_unchecked(host) }, port })
             }
-            kinds if kinds & ODD == 0 && kinds != NOTHING => std::str::from_utf8(host).ok().map(|host| Self { host, port }),
+            kinds if kinds & ODD == 0 && kinds != NOTHING => {
+                std::str::from_utf8(host).ok().map(|host| Self { host, port })
+            }
             _ => Self::parse_rare(authority),
         }
     }

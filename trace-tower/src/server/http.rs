@@ -7,6 +7,7 @@ use std::sync::Arc;
 use ::http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri};
 use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
+use crate::Lasting;
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
     IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context,
@@ -16,9 +17,9 @@ use crate::conventions::{
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 
 /// HTTP as a server sees it, with the options of [`ServerTraceLayer`](super::ServerTraceLayer).
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct HttpServer {
-    options: Arc<Options>,
+    pub(super) options: Lasting<Options>,
 }
 
 #[derive(Clone)]
@@ -43,10 +44,10 @@ pub(super) type Filter = dyn Fn(&RequestHead<'_>) -> bool + Send + Sync;
 /// A request that is being served.
 #[derive(Debug)]
 pub struct HttpServerCall {
+    options: &'static Options,
     status: Option<StatusCode>,
-    panic_messages: bool,
-    /// Set where the caller is to be told its trace.
-    response_headers: Option<Arc<Options>>,
+    /// Whether the caller is to be told its trace.
+    response_headers: bool,
 }
 
 impl Default for Options {
@@ -69,9 +70,9 @@ impl Default for Options {
     }
 }
 
-impl HttpServer {
-    pub(super) fn options_mut(&mut self) -> &mut Options {
-        Arc::make_mut(&mut self.options)
+impl Default for HttpServer {
+    fn default() -> Self {
+        Self { options: Lasting::new(Options::default()) }
     }
 }
 
@@ -80,18 +81,15 @@ impl Protocol for HttpServer {
 
     #[inline]
     fn start(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
-        let options = &*self.options;
+        let options = self.options.get();
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
         let headers = RequestHeaders::new(request.headers);
         let caller = caller_context(tracer, &headers);
-        let mut call =
-            HttpServerCall { status: None, panic_messages: options.panic_messages, response_headers: None };
+        let mut call = HttpServerCall { options, status: None, response_headers: false };
         if options.leaves_out(&request) {
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
         }
-        if options.response_headers {
-            call.response_headers = Some(self.options.clone());
-        }
+        call.response_headers = options.response_headers;
         let method = options.methods.name(request.method);
         let route = (options.route)(request.extensions);
         let name = SpanName::new(method.in_span_name(), route);
@@ -173,16 +171,16 @@ impl Call for HttpServerCall {
 
     #[inline]
     fn put_headers(&mut self, span: &Span, headers: &mut HeaderMap) {
-        if let Some(options) = &self.response_headers
+        if self.response_headers
             && let Some(context) = span.span_context()
         {
-            put_response_headers(context, &options.trace_id_header, headers);
+            put_response_headers(context, &self.options.trace_id_header, headers);
         }
     }
 
     #[inline]
     fn wants_panics(&self) -> bool {
-        self.panic_messages
+        self.options.panic_messages
     }
 
     #[inline]

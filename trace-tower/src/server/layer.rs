@@ -71,7 +71,7 @@ impl ServerTraceLayer {
     /// Makes the spans by this tracer, instead of the global one ([`trace_core::init`]).
     #[must_use]
     pub fn tracer(mut self, tracer: Tracer) -> Self {
-        self.protocol.options_mut().tracer = Some(tracer);
+        self.protocol.options.update(|options| options.tracer = Some(tracer));
         self
     }
 
@@ -85,7 +85,7 @@ impl ServerTraceLayer {
     /// ```
     #[must_use]
     pub fn filter(mut self, wanted: impl Fn(&RequestHead<'_>) -> bool + Send + Sync + 'static) -> Self {
-        self.protocol.options_mut().filter = Some(Arc::new(wanted));
+        self.protocol.options.update(|options| options.filter = Some(Arc::new(wanted)));
         self
     }
 
@@ -94,7 +94,9 @@ impl ServerTraceLayer {
     /// They are compared whole, with the path that the client asked for.
     #[must_use]
     pub fn ignore_paths<T: Into<String>>(mut self, paths: impl IntoIterator<Item = T>) -> Self {
-        self.protocol.options_mut().ignored_paths.extend(paths.into_iter().map(Into::into));
+        self.protocol
+            .options
+            .update(|options| options.ignored_paths.extend(paths.into_iter().map(Into::into)));
         self
     }
 
@@ -110,14 +112,14 @@ impl ServerTraceLayer {
     /// Says which values of a query are kept back. Default: all.
     #[must_use]
     pub fn query_redaction(mut self, redaction: QueryRedaction) -> Self {
-        self.protocol.options_mut().query = redaction;
+        self.protocol.options.update(|options| options.query = redaction);
         self
     }
 
     /// Says which methods are told by their names, instead of those that the conventions know.
     #[must_use]
     pub fn known_methods(mut self, methods: KnownMethods) -> Self {
-        self.protocol.options_mut().methods = methods;
+        self.protocol.options.update(|options| options.methods = methods);
         self
     }
 
@@ -125,7 +127,7 @@ impl ServerTraceLayer {
     /// HTTP/2 sends and HTTP/1.1 does not; else `http`.
     #[must_use]
     pub fn scheme(mut self, scheme: &'static str) -> Self {
-        self.protocol.options_mut().scheme = Some(scheme);
+        self.protocol.options.update(|options| options.scheme = Some(scheme));
         self
     }
 
@@ -133,35 +135,35 @@ impl ServerTraceLayer {
     /// `x-trace-id`. Also for requests that are not sampled.
     #[must_use]
     pub fn response_headers(mut self, on: bool) -> Self {
-        self.protocol.options_mut().response_headers = on;
+        self.protocol.options.update(|options| options.response_headers = on);
         self
     }
 
     /// The name of the header with the bare trace id. Default: `x-trace-id`.
     #[must_use]
     pub fn trace_id_header(mut self, name: HeaderName) -> Self {
-        self.protocol.options_mut().trace_id_header = name;
+        self.protocol.options.update(|options| options.trace_id_header = name);
         self
     }
 
     /// Whether the `exception` event of a panic has its message, which leaves the process as it is. Default: no.
     #[must_use]
     pub fn panic_messages(mut self, on: bool) -> Self {
-        self.protocol.options_mut().panic_messages = on;
+        self.protocol.options.update(|options| options.panic_messages = on);
         self
     }
 
     /// Where the router leaves the route that it matched, such as `/orders/{id}`.
     #[must_use]
     pub fn route_from(mut self, route: fn(&Extensions) -> Option<&str>) -> Self {
-        self.protocol.options_mut().route = route;
+        self.protocol.options.update(|options| options.route = route);
         self
     }
 
     /// Where the router leaves the target of the request, before it takes off what it has matched.
     #[must_use]
     pub fn original_uri_from(mut self, uri: fn(&Extensions) -> Option<&Uri>) -> Self {
-        self.protocol.options_mut().original_uri = uri;
+        self.protocol.options.update(|options| options.original_uri = uri);
         self
     }
 
@@ -174,14 +176,14 @@ impl ServerTraceLayer {
     /// ```
     #[must_use]
     pub fn peer_from(mut self, peer: fn(&Extensions) -> Option<SocketAddr>) -> Self {
-        self.protocol.options_mut().peer = peer;
+        self.protocol.options.update(|options| options.peer = peer);
         self
     }
 
     /// The code that the spans are said to be made by. Default: this crate.
     #[must_use]
     pub fn scope(mut self, scope: &'static Scope) -> Self {
-        self.protocol.options_mut().scope = scope;
+        self.protocol.options.update(|options| options.scope = scope);
         self
     }
 }
