@@ -50,8 +50,8 @@ impl Traceparent {
 /// ```
 #[inline]
 pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
-    // White space around a header value is no part of it.
-    let value = grammar::trim(traceparent);
+    // White space around a header value is no part of it; there is none around one that is as long as it has to be.
+    let value = if traceparent.len() == Traceparent::LEN { traceparent } else { grammar::trim(traceparent) };
     let (known, further) = value.split_first_chunk::<{ Traceparent::LEN }>()?;
     let [v0, v1, b'-', digits @ .., b'-', f0, f1] = known else { return None };
     let digits: &[u8; 49] = digits;

@@ -1,6 +1,6 @@
 //! The headers of a request that say something about its trace, found in one pass.
 
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, header};
 use trace_core::propagation::{Extractor, Lines, W3cLines};
 
 /// What propagation and the conventions look for in every request's headers.
@@ -21,13 +21,18 @@ impl<'a> RequestHeaders<'a> {
     pub fn new(all: &'a HeaderMap) -> Self {
         let mut found = Self { all, host: None, user_agent: None, w3c: W3cLines::default() };
         for (name, value) in all {
-            match name.as_str() {
-                "host" => found.host = found.host.or(Some(value)),
-                "user-agent" => found.user_agent = found.user_agent.or(Some(value)),
-                "traceparent" => found.w3c.traceparent.add(value.as_bytes()),
-                "tracestate" => found.w3c.tracestate.add(value.as_bytes()),
-                "baggage" => found.w3c.baggage.add(value.as_bytes()),
-                _ => {}
+            // The names that HTTP itself knows are compared as numbers.
+            if *name == header::HOST {
+                found.host = found.host.or(Some(value));
+            } else if *name == header::USER_AGENT {
+                found.user_agent = found.user_agent.or(Some(value));
+            } else {
+                match name.as_str() {
+                    "traceparent" => found.w3c.traceparent.add(value.as_bytes()),
+                    "tracestate" => found.w3c.tracestate.add(value.as_bytes()),
+                    "baggage" => found.w3c.baggage.add(value.as_bytes()),
+                    _ => {}
+                }
             }
         }
         found

@@ -88,8 +88,7 @@ where
             let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
             return inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         };
-        let frame;
-        let is_last;
+        let (frame, is_last);
         if open.call.wants_panics() {
             (frame, is_last) = open.run_and_catch(|| poll_inner(this.inner.as_mut(), cx));
         } else {
@@ -97,24 +96,34 @@ where
             (frame, is_last) = poll_inner(this.inner.as_mut(), cx);
             inside.leave();
         }
-        if let Poll::Ready(Some(Ok(frame))) = &frame {
-            if let Some(data) = frame.data_ref() {
-                *this.passed += data.remaining() as u64;
-            } else if let Some(trailers) = frame.trailers_ref()
-                && open.span.is_recording()
-            {
-                open.call.trailers(&mut open.span, trailers);
+        match frame {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    *this.passed += data.remaining() as u64;
+                } else if let Some(trailers) = frame.trailers_ref()
+                    && open.span.is_recording()
+                {
+                    open.call.trailers(&mut open.span, trailers);
+                }
+                if is_last {
+                    open.note(Ending::Complete);
+                    *this.open = None;
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Poll::Ready(None) => {
+                open.note(Ending::Complete);
+                *this.open = None;
+                Poll::Ready(None)
+            }
+            Poll::Ready(Some(Err(error))) => {
+                let error = error.into();
+                open.note(Ending::BodyError(&*error));
+                *this.open = None;
+                Poll::Ready(Some(Err(error)))
             }
         }
-        let frame = frame.map(|frame| frame.map(|frame| frame.map_err(Into::into)));
-        if is_last {
-            match &frame {
-                Poll::Ready(Some(Err(error))) => open.note(Ending::BodyError(&**error)),
-                _ => open.note(Ending::Complete),
-            }
-            *this.open = None;
-        }
-        frame
     }
 
     fn is_end_stream(&self) -> bool {

@@ -116,7 +116,8 @@ where
     E: 'static,
 {
     /// Polls the future, and makes another body of the response's, for services that answer with one of their own: to do so
-    /// afterwards would move the response twice.
+    /// afterwards would move the response twice. There is one way for a body that is watched, and one for a body that nobody has
+    /// to watch, because its call is over or not recorded.
     ///
     /// # Panics
     /// When the service's future does, after the panic is noted. The span ends with this future.
@@ -124,37 +125,46 @@ where
     pub fn poll_with<T>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        body: impl FnOnce(ResponseBody<B, C>) -> T,
+        watched: impl FnOnce(ResponseBody<B, C>) -> T,
+        plain: impl FnOnce(B) -> T,
     ) -> Poll<Result<Response<T>, E>> {
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
-        let mut poll = || {
-            let service = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open");
-            let result = service.poll(cx);
-            if result.is_ready() {
-                // What the service's future still holds is dropped inside the span.
-                this.inner.set(None);
-            }
-            result
-        };
-        let result = if open.call.wants_panics() {
-            open.run_and_catch(poll)
+        // A response is large. It is looked at where it is, and moved once, to where it goes.
+        let mut result;
+        if open.call.wants_panics() {
+            result = open.run_and_catch(|| poll_inner(this.inner.as_mut(), cx));
         } else {
             let inside = open.enter();
-            let result = poll();
+            result = poll_inner(this.inner.as_mut(), cx);
             inside.leave();
-            result
-        };
-        let Poll::Ready(result) = result else { return Poll::Pending };
-        match result {
-            Ok(response) => Poll::Ready(Ok(hand_over(this.open, *this.answer, response, body))),
-            Err(error) => {
-                open.note(Ending::ServiceError(ServiceError::new(&error)));
+        }
+        let mut declared = None;
+        match &mut result {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok(response)) => declared = look_at_head(this.open, *this.answer, response),
+            Poll::Ready(Err(error)) => {
+                open.note(Ending::ServiceError(ServiceError::new(error)));
                 *this.open = None;
-                Poll::Ready(Err(error))
             }
         }
+        result.map_ok(|response| {
+            response.map(|inner| match this.open.take() {
+                Some(open) => watched(ResponseBody::new(inner, Some(open), declared)),
+                None => plain(inner),
+            })
+        })
     }
+}
+
+/// Polls the service's future; what it still holds when it is ready is dropped inside the span.
+#[inline(always)]
+fn poll_inner<F: Future>(mut inner: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
+    let result = inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+    if result.is_ready() {
+        inner.set(None);
+    }
+    result
 }
 
 impl<F, C, B, E> Future for ResponseFuture<F, C>
@@ -168,27 +178,22 @@ where
     type Output = Result<Response<ResponseBody<B, C>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_with(cx, |body| body)
+        self.poll_with(cx, |body| body, |inner| ResponseBody::new(inner, None, None))
     }
 }
 
-/// The head is there: the call ends by it, or with the body.
+/// The head is there: the call ends by it, or with the body, of which the declared length is returned.
 #[inline]
-fn hand_over<B, C, T>(
+fn look_at_head<B: Body, C: Call>(
     open: &mut Option<OpenCall<C>>,
     answer: Answer,
-    mut response: Response<B>,
-    body: impl FnOnce(ResponseBody<B, C>) -> T,
-) -> Response<T>
-where
-    B: Body,
-    C: Call,
-{
+    response: &mut Response<B>,
+) -> Option<u64> {
     let call = open.as_mut().expect("the head of a response comes once");
     call.call.put_headers(&call.span, response.headers_mut());
     let recording = call.span.is_recording();
     if recording {
-        call.call.head(&mut call.span, (&response).into());
+        call.call.head(&mut call.span, (&*response).into());
     }
     let mut declared = None;
     let is_over = match answer.ending(response.status(), response.body()) {
@@ -203,7 +208,7 @@ where
             is_read
         }
         None => {
-            declared = declared_length(&response);
+            declared = declared_length(response);
             // Only a stream goes on working after its head.
             !recording && declared.is_some()
         }
@@ -211,7 +216,7 @@ where
     if is_over {
         *open = None;
     }
-    response.map(|inner| body(ResponseBody::new(inner, open.take(), declared)))
+    declared
 }
 
 /// How many bytes the body will have, if that is known: what it says of itself, else what the head declares.
