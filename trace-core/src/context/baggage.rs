@@ -7,8 +7,8 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use super::Text;
 use super::grammar::{self, BAGGAGE_OCTET, BAGGAGE_PLAIN, OWS, TOKEN};
+use super::{Text, plain};
 
 /// Names and values that go with a request from service to service ([W3C Baggage](https://www.w3.org/TR/baggage/)).
 ///
@@ -94,13 +94,12 @@ impl Baggage {
     #[inline]
     pub(crate) fn parse_line(line: &[u8]) -> Self {
         let mut members = 0;
-        let plain = line.len() <= Self::MAX_BYTES
-            && grammar::is_plain_list(line, grammar::not_plain, |name, _| {
-                members += 1;
-                !name.is_empty()
-            });
-        match Text::copied(line) {
-            Some(text) if plain && members <= Self::MAX_MEMBERS => Self { text },
+        let list = if line.len() <= Self::MAX_BYTES { line } else { &[] };
+        match plain::list(list, plain::Of::Names, |name, _| {
+            members += 1;
+            !name.is_empty()
+        }) {
+            Some(plain) if members <= Self::MAX_MEMBERS => Self { text: Text::of_plain(plain) },
             _ => Self::parse_lines([line]),
         }
     }
@@ -182,7 +181,7 @@ impl Baggage {
         // The specification lets members of one name stand side by side; who wrote last is taken to know best.
         let mut rest = self.as_str();
         while !rest.is_empty() {
-            let start = grammar::rposition(rest.as_bytes(), b',').map_or(0, |comma| comma + 1);
+            let start = plain::rposition(rest.as_bytes(), b',').map_or(0, |comma| comma + 1);
             let member = &rest[start..];
             if let Some(value) = member.strip_prefix(name).and_then(|value| value.strip_prefix('=')) {
                 return Some(BaggageMember::new(&member[..name.len()], value));

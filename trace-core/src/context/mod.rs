@@ -8,6 +8,7 @@ mod baggage;
 mod current;
 mod future;
 pub(crate) mod grammar;
+mod plain;
 mod span_context;
 mod task;
 mod text;

@@ -5,6 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::plain::Plain;
+use crate::propagation::trace_context::Traceparent;
+
 /// Visible ASCII and spaces; shared by all who hold it.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Text(Bytes);
@@ -24,10 +27,16 @@ impl Text {
         Self::checked(Bytes::from(bytes)).unwrap_or_default()
     }
 
-    /// A copy of these bytes, if they are such a text.
+    /// A copy of a list that is plain, and so visible.
     #[inline]
-    pub(crate) fn copied(bytes: &[u8]) -> Option<Self> {
-        is_visible(bytes).then(|| Self(Bytes::copy_from_slice(bytes)))
+    pub(crate) fn of_plain(list: Plain<'_>) -> Self {
+        Self(Bytes::copy_from_slice(list.as_bytes()))
+    }
+
+    /// A copy of a header that consists of hex digits and dashes.
+    #[inline]
+    pub(crate) fn of_traceparent(value: &Traceparent) -> Self {
+        Self(Bytes::copy_from_slice(value.as_bytes()))
     }
 
     #[inline]
@@ -42,8 +51,8 @@ impl Text {
 
     #[inline]
     pub(crate) fn as_str(&self) -> &str {
-        // SAFETY: nothing but `checked` and `copied` makes a text that is not empty; they have looked at each byte, and
-        // `Bytes` never change. What is visible is ASCII, and so UTF-8. Checking it at each look took 60 instructions.
+        // SAFETY: nothing but `checked`, `of_plain` and `of_traceparent` makes a text that is not empty; somebody has looked at
+        // each byte, or made it, and `Bytes` never change. What is visible is ASCII, and so UTF-8. Checking it at each look took 60 instructions.
         unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 
@@ -101,7 +110,7 @@ mod tests {
                     bytes[place] = byte;
                     let visible = matches!(byte, 0x20..=0x7e);
                     assert_eq!(is_visible(&bytes), visible, "{byte:#x} at {place} of {len}");
-                    assert_eq!(Text::copied(&bytes).is_some(), visible);
+                    assert_eq!(Text::checked(Bytes::copy_from_slice(&bytes)).is_some(), visible);
                 }
             }
         }

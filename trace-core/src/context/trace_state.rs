@@ -7,8 +7,8 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::Text;
 use super::grammar::{self, OWS, STATE_KEY, STATE_KEY_START, STATE_VALUE};
+use super::{Text, plain};
 
 /// The members of `tracestate`, each a key of some tracing system and its opaque value, the latest writer first
 /// ([W3C Trace Context Level 2, 3.3](https://www.w3.org/TR/trace-context-2/#tracestate-header)).
@@ -98,13 +98,12 @@ impl TraceState {
     #[inline]
     pub(crate) fn parse_line(line: &[u8]) -> Result<Self, TraceStateError> {
         let mut members = 0;
-        let plain = line.len() <= Self::MAX_BYTES
-            && grammar::is_plain_list(line, grammar::not_visible, |key, value| {
-                members += 1;
-                is_key(key) && is_value_of_its_class(value)
-            });
-        match Text::copied(line) {
-            Some(text) if plain && members <= Self::MAX_MEMBERS => Ok(Self { text }),
+        let list = if line.len() <= Self::MAX_BYTES { line } else { &[] };
+        match plain::list(list, plain::Of::Visible, |key, value| {
+            members += 1;
+            is_key(key) && is_value_of_its_class(value)
+        }) {
+            Some(plain) if members <= Self::MAX_MEMBERS => Ok(Self { text: Text::of_plain(plain) }),
             _ => Self::parse_lines([line]),
         }
     }

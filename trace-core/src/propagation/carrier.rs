@@ -153,8 +153,7 @@ impl<'a> FieldValue<'a> {
     pub fn to_header_value(self) -> HeaderValue {
         let text = match self.0 {
             Field::Shared(text) => text.clone(),
-            // Hex digits and dashes are visible, so the default never shows.
-            Field::Traceparent(value) => Text::copied(value.as_bytes()).unwrap_or_default(),
+            Field::Traceparent(value) => Text::of_traceparent(value),
         };
         text.into_header_value()
     }
