@@ -159,11 +159,13 @@ fn request(caller: Caller) -> Request<Body> {
     request.body(Body::empty()).expect("all parts are valid")
 }
 
-/// A router that serves one request for each unit of work.
+/// A router that serves one request for each unit of work, as all of axum's ways to serve one have it: its state is there, so
+/// that its layers are not made anew for each request.
 ///
 /// The request is made there and then, as a copy of a ready one, and what it costs is that of the bare router too: requests that
 /// were made ahead would lie in memory that no cache holds any more, and so would all that is allocated where they were.
 fn serving(router: Router, caller: Caller) -> Subject {
+    let router: Router = router.with_state(());
     let (head, _) = request(caller).into_parts();
     Subject::new(move || serve(router.clone(), Request::from_parts(head.clone(), Body::empty())))
 }

@@ -124,8 +124,10 @@ impl Own {
         *cell.references.get_mut() = 2;
         cell.life = Some(life);
         let cell = NonNull::from(Box::leak(cell));
-        let mut own = Self { cell };
-        *own.context_mut() = Context { recording: Some(Recording { cell }), ..context };
+        let own = Self { cell };
+        // SAFETY: nobody else has a reference to the cell yet. What is written over is as a span left it whose end took what it
+        // held.
+        unsafe { own.cell().context.get().write(Context { recording: Some(Recording { cell }), ..context }) }
         own
     }
 

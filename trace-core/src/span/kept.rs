@@ -1,47 +1,60 @@
 //! The context of a span that is not recorded.
 
-use std::cell::RefCell;
-use std::mem::ManuallyDrop;
+use std::cell::Cell;
+use std::mem::{self, ManuallyDrop};
 
 use crate::context::Context;
 
 /// A context behind a pointer, so that its span is as small as one that is recorded. The memory comes from the thread's spares,
 /// if there are some, and goes to those of the thread on which the span ends.
 pub(super) struct KeptContext {
-    context: ManuallyDrop<Box<Context>>,
+    place: ManuallyDrop<Box<Place>>,
+}
+
+/// A context, or a spare of a thread.
+struct Place {
+    /// It holds nothing that is to be dropped while it is a spare.
+    context: Context,
+    /// The other spares.
+    next: Option<Box<Self>>,
+    /// How many these are.
+    others: usize,
 }
 
 /// The most spares of a thread: more spans than that, one inside the other, are rare.
 const SPARES_MAX: usize = 32;
 
 thread_local! {
-    /// Empty contexts.
-    static SPARES: RefCell<Vec<Box<Context>>> = const { RefCell::new(Vec::new()) };
+    static SPARES: Cell<Option<Box<Place>>> = const { Cell::new(None) };
 }
 
 impl KeptContext {
     #[inline]
     pub(super) fn new(context: Context) -> Self {
-        // A thread whose locals are gone has none.
-        let spare = SPARES.try_with(|spares| spares.borrow_mut().pop()).ok().flatten();
-        let context = match spare {
+        // A thread whose locals are gone has no spares.
+        let spare = SPARES.try_with(|spares| {
+            let mut first = spares.take()?;
+            replace_none(spares, first.next.take());
+            Some(first)
+        });
+        let place = match spare.ok().flatten() {
             Some(mut spare) => {
-                *spare = context;
+                spare.context = context;
                 spare
             }
-            None => Box::new(context),
+            None => Box::new(Place { context, next: None, others: 0 }),
         };
-        Self { context: ManuallyDrop::new(context) }
+        Self { place: ManuallyDrop::new(place) }
     }
 
     #[inline]
     pub(super) fn get(&self) -> &Context {
-        &self.context
+        &self.place.context
     }
 
     #[inline]
     pub(super) fn get_mut(&mut self) -> &mut Context {
-        &mut self.context
+        &mut self.place.context
     }
 }
 
@@ -49,16 +62,29 @@ impl Drop for KeptContext {
     #[inline]
     fn drop(&mut self) {
         // SAFETY: it is taken once, and not looked at again.
-        let mut context = unsafe { ManuallyDrop::take(&mut self.context) };
+        let mut place = unsafe { ManuallyDrop::take(&mut self.place) };
         // What is in it is dropped first: nobody knows what that does, and it may end another span.
-        *context = Context::new();
+        place.context.carried = None;
+        place.context.recording = None;
         let _ = SPARES.try_with(|spares| {
-            let mut spares = spares.borrow_mut();
-            if spares.len() < SPARES_MAX {
-                spares.push(context);
+            let rest = spares.take();
+            place.others = rest.as_ref().map_or(0, |first| first.others + 1);
+            if place.others < SPARES_MAX {
+                mem::forget(mem::replace(&mut place.next, rest));
+                replace_none(spares, Some(place));
+            } else {
+                replace_none(spares, rest);
             }
         });
     }
+}
+
+/// Puts something where there is nothing, which the compiler would make sure of by a call.
+#[inline(always)]
+fn replace_none(spares: &Cell<Option<Box<Place>>>, with: Option<Box<Place>>) {
+    let before = spares.replace(with);
+    debug_assert!(before.is_none());
+    mem::forget(before);
 }
 
 #[cfg(test)]
@@ -77,7 +103,19 @@ mod tests {
     }
 
     fn spares() -> usize {
-        SPARES.with_borrow(Vec::len)
+        SPARES.with(|spares| {
+            let rest = spares.take();
+            let count = rest.as_ref().map_or(0, |first| first.others + 1);
+            let mut place = rest.as_deref();
+            for _ in 0..count {
+                let spare = place.expect("as many as are counted");
+                assert!(spare.context.carried.is_none(), "nothing stays in a spare");
+                place = spare.next.as_deref();
+            }
+            assert!(place.is_none(), "as many as are counted");
+            spares.set(rest);
+            count
+        })
     }
 
     #[test]
@@ -89,7 +127,6 @@ mod tests {
             assert_eq!(kept.get().baggage(), here.baggage());
             drop(kept);
             assert_eq!(spares(), 1);
-            assert!(SPARES.with_borrow(|spares| spares[0].baggage().is_empty()), "nothing stays in it");
         }
     }
 
