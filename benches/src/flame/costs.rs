@@ -49,7 +49,8 @@ pub(crate) const COSTS: &[Cost] = &[
         reason: "Checks and reads `traceparent`, and sees that there is no `tracestate`.",
         claims: &[
             file("trace-core/src/propagation/trace_context.rs"),
-            functions("trace-core/src/id.rs", &["from_hex", "read_hex", "parse", "read_eight", "each"]),
+            file("trace-core/src/id/hex.rs"),
+            functions("trace-core/src/id.rs", &["read_ids"]),
         ],
     },
     Cost {
@@ -143,7 +144,8 @@ pub(crate) const COSTS: &[Cost] = &[
         claims: &[
             file("trace-core/src/span/builder.rs"),
             functions("trace-core/src/span/cell.rs", &["new"]),
-            functions("trace-core/src/span/mod.rs", &["recorded"]),
+            functions("trace-core/src/span/mod.rs", &["recorded", "inert"]),
+            file("trace-core/src/span/kept.rs"),
             lines("trace-tower/src/server/http.rs", &["tracer.span("]),
         ],
     },
@@ -239,6 +241,7 @@ pub(crate) const COSTS: &[Cost] = &[
             functions("trace-axum/src/service.rs", &["clone"]),
             functions("trace-tower/src/server/service.rs", &["clone"]),
             functions("trace-tower/src/server/http.rs", &["clone"]),
+            functions("trace-tower/src/lasting.rs", &["clone"]),
         ],
     },
     Cost {
@@ -273,7 +276,7 @@ pub(crate) const COSTS: &[Cost] = &[
         reason: "A wrapper that notices the body's end, and the box in which axum keeps any body.",
         claims: &[
             lines("trace-axum/src/future.rs", &["Body::new"]),
-            functions("trace-tower/src/server/body.rs", &["new", "try_into_inner"]),
+            functions("trace-tower/src/server/body.rs", &["new"]),
         ],
     },
     Cost {
@@ -281,7 +284,7 @@ pub(crate) const COSTS: &[Cost] = &[
         name: "response's head looked at",
         reason: "Its status becomes an attribute, and it tells whether there is a body to wait for.",
         claims: &[
-            functions("trace-tower/src/server/future.rs", &["hand_over", "ending", "declared_length"]),
+            functions("trace-tower/src/server/future.rs", &["look_at_head", "ending", "declared_length"]),
             functions("trace-tower/src/server/http.rs", &["head", "put_headers"]),
         ],
     },
@@ -316,7 +319,7 @@ pub(crate) const COSTS: &[Cost] = &[
         phase: END,
         name: "clock read at the end",
         reason: "The processor's counter, as time since the anchor.",
-        claims: &[lines("trace-core/src/span/mod.rs", &["anchor.ticks()"])],
+        claims: &[lines("trace-core/src/span/cell.rs", &["anchor.ticks()"])],
     },
     Cost {
         phase: END,
@@ -339,8 +342,7 @@ pub(crate) const COSTS: &[Cost] = &[
         name: "references let go",
         reason: "The span's and its context's are the last ones, so that the buffer is taken without a lock.",
         claims: &[
-            functions("trace-core/src/span/mod.rs", &["drop", "end"]),
-            functions("trace-core/src/span/cell.rs", &["into_sole"]),
+            functions("trace-core/src/span/cell.rs", &["drop", "end", "end_in_place"]),
             lines("trace-core/src/span/cell.rs", &["fetch_sub", "fence(", "recycle_cell"]),
         ],
     },
@@ -449,7 +451,7 @@ mod tests {
         assert_eq!(name(&[copy.clone(), left, axum.clone()]), dropped);
         // A box is whose body is in it.
         let boxed = frame("http-body-util-0.1.5/src/combinators/box_body.rs", "new", "");
-        let ours = frame("trace-axum/src/future.rs", "poll", "body.map_or_else(Body::new, Body::new)");
+        let ours = frame("trace-axum/src/future.rs", "poll", "poll_with(cx, Body::new, Body::new)");
         assert_eq!(name(&[copy.clone(), boxed.clone(), ours]), "body made");
         assert_eq!(name(&[copy, boxed, axum]), "not ours: axum/routing/route.rs: poll");
     }

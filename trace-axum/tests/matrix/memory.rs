@@ -114,14 +114,18 @@ fn measure(fault: &Fault, mut otlp: OtlpConfig) -> Result<String, String> {
     std::thread::scope(|scope| {
         for live in &mut kept {
             scope.spawn(|| {
+                let mut attempts = 0;
                 while !stop.load(Ordering::Relaxed) {
-                    if live.len() == LIVE {
+                    if attempts == LIVE {
                         live.clear();
+                        attempts = 0;
                     }
-                    // Spans that stay, until there is no memory for live ones.
-                    live.push(traces.span("GET /events").root().start());
+                    attempts += 1;
+                    // Spans that stay, until there is no memory for live ones. One that is not recorded is no more than its context,
+                    // which is whose the span is.
+                    live.extend(Some(traces.span("GET /events").root().start()).filter(Span::is_recording));
                     work(traces.tracer());
-                    if live.len() % 50 == 0 {
+                    if attempts % 50 == 0 {
                         // As large as a span can be.
                         traces.span("upload").root().start().set_attribute("body", &*large);
                     }

@@ -718,7 +718,6 @@ impl Queue {
     }
 
     #[cold]
-    #[expect(clippy::boxed_local, reason = "a cell is a box wherever it is not in use")]
     fn free_cell(&self, mut cell: Box<SpanCell>) {
         self.live_bytes.fetch_sub(cell.memory(), Ordering::Relaxed);
     }

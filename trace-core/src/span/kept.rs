@@ -29,7 +29,7 @@ thread_local! {
 }
 
 impl KeptContext {
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(context: Context) -> Self {
         // A thread whose locals are gone has no spares.
         let spare = SPARES.try_with(|spares| {

@@ -1,8 +1,8 @@
 //! What is recorded: one unit of work, with what is worth knowing of it.
 //!
 //! A [`SpanBuilder`] says what a sampler may see; starting it makes a [`Span`], which ends when it is dropped. A span
-//! that is not recorded takes no memory and ignores what is set, but has ids all the same, so that what is called
-//! downstream finds its parent.
+//! that is not recorded takes no memory but that of its context, and ignores what is set, but has ids all the same, so that
+//! what is called downstream finds its parent.
 
 mod attribute;
 mod builder;
@@ -88,7 +88,7 @@ pub(crate) struct Link<'a> {
 
 impl Span {
     /// A span that is not recorded and stands in the given context.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn inert(context: Context) -> Self {
         debug_assert!(context.recording.is_none());
         Self { life: Lived::Inert(KeptContext::new(context)) }
