@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -83,6 +83,12 @@ fn attribute<'a>(attributes: &'a [KeyValue], key: &str) -> Option<&'a AnyValue> 
     let value = found.next()?.value.as_ref();
     assert!(found.next().is_none(), "{key} is there twice");
     value
+}
+
+#[test]
+fn a_span_is_small_because_futures_and_bodies_carry_it() {
+    assert_eq!(size_of::<Span>(), 2 * size_of::<usize>());
+    assert_eq!(size_of::<Option<Span>>(), 2 * size_of::<usize>());
 }
 
 #[test]
@@ -1372,6 +1378,97 @@ fn a_row_of_attributes_keeps_to_the_memory_of_its_span_wherever_that_ends() {
     }
 }
 
+/// Writes a text in pieces.
+fn pieces_of(text: &str) -> impl FnOnce(&mut Pieces<'_>) -> fmt::Result {
+    move |pieces| text.split_inclusive('a').try_for_each(|piece| pieces.write_str(piece))
+}
+
+#[test]
+fn a_text_in_pieces_is_one_attribute_if_it_is_short_and_nothing_if_not() {
+    let tracer = Judged::new();
+    for key in [semconv::URL_FULL, semconv::HTTP_RESPONSE_STATUS_CODE] {
+        let longest = 121 - key.as_str().len();
+        for length in 0..140 {
+            let text: String = "bcda".chars().cycle().take(length).collect();
+            let mut span = tracer.span("pieces").start();
+            let mut attributes = span.attributes().expect("it is recorded");
+            attributes.set(semconv::URL_PATH, "/before");
+            assert_eq!(attributes.set_pieces(key, pieces_of(&text)), length <= longest, "{length}");
+            attributes.set(semconv::URL_SCHEME, "behind");
+            drop(attributes);
+            span.end();
+            let read = tracer.one();
+            let set = (length <= longest).then(|| string(&text));
+            assert_eq!(attribute(&read.attributes, key.as_str()), set.as_ref(), "{length}");
+            assert_eq!(attribute(&read.attributes, "url.path"), Some(&string("/before")));
+            assert_eq!(attribute(&read.attributes, "url.scheme"), Some(&string("behind")));
+        }
+    }
+}
+
+#[test]
+fn pieces_keep_to_the_memory_of_their_span_wherever_that_ends() {
+    let tracer = Judged::new();
+    let text = "x".repeat(113);
+    for pad in 600..1000 {
+        let pad = "p".repeat(pad);
+        let mut span = tracer.span("row").attribute("pad", &pad);
+        let mut attributes = span.attributes().expect("it is recorded");
+        let keys = [semconv::URL_FULL, semconv::URL_PATH, semconv::ERROR_TYPE];
+        let made = keys.map(|key| attributes.set_pieces(key, |pieces| pieces.write_str(&text[..100])));
+        drop(attributes);
+        span.set_status(StatusCode::Error);
+        span.end();
+        let read = tracer.one();
+        assert_eq!(attribute(&read.attributes, "pad"), Some(&string(&pad)));
+        for (key, made) in keys.into_iter().zip(made) {
+            let set = made.then(|| string(&text[..100]));
+            assert_eq!(attribute(&read.attributes, key.as_str()), set.as_ref());
+        }
+        assert_eq!(read.status.expect("an error").code, 2);
+    }
+}
+
+#[test]
+fn pieces_are_not_made_where_a_text_cannot_simply_be_appended() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("pieces").attribute(semconv::HTTP_ROUTE, "/first");
+    let text = |pieces: &mut Pieces<'_>| pieces.write_str("text");
+    let mut attributes = span.attributes().expect("it is recorded");
+    assert!(!attributes.set_pieces(semconv::HTTP_ROUTE, text), "it is set already");
+    assert!(!attributes.set_pieces(Key::new("shop.order"), text), "nobody knows the key");
+    // Who fails, or panics, has written nothing.
+    assert!(!attributes.set_pieces(semconv::URL_PATH, |pieces| text(pieces).and(Err(fmt::Error))));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        attributes.set_pieces(semconv::URL_QUERY, |pieces| {
+            let _ = text(pieces);
+            panic!("in a piece")
+        })
+    }));
+    assert!(caught.is_err());
+    assert!(attributes.set_pieces(semconv::URL_FULL, text));
+    drop(attributes);
+    // Somebody else may look at the span.
+    let kept = span.context().clone();
+    assert!(!span.attributes().expect("it is recorded").set_pieces(semconv::URL_SCHEME, text));
+    drop((span, kept));
+    let read = tracer.one();
+    assert_eq!(attribute(&read.attributes, "http.route"), Some(&string("/first")));
+    assert_eq!(attribute(&read.attributes, "url.full"), Some(&string("text")));
+    assert_eq!(read.attributes.len(), 2);
+
+    // Limits count and cut.
+    let limits: [fn(&mut Config); 2] =
+        [|config| config.limits.attribute_count = 3, |config| config.limits.attribute_value_length = Some(3)];
+    for limit in limits {
+        let tracer = Judged::with(limit);
+        let mut span = tracer.span("limited").start();
+        assert!(!span.attributes().expect("it is recorded").set_pieces(semconv::URL_FULL, text));
+        drop(span);
+        assert!(tracer.one().attributes.is_empty());
+    }
+}
+
 /// How a row of attributes reaches its span.
 #[derive(Clone, Copy, Debug)]
 enum Through {
@@ -1447,7 +1544,16 @@ proptest! {
                 let constant = semconv::ALL.iter().find(|key| *known && key.as_str() == name);
                 let key = constant.copied().unwrap_or(Key::new(name));
                 value.with(|value| match (&mut ours, &theirs) {
-                    (Some(ours), _) => ours.set(key, value),
+                    (Some(ours), _) => {
+                        // By pieces, where that is done.
+                        let made = match value {
+                            Value::Str(text) => ours.set_pieces(key, pieces_of(text)),
+                            _ => false,
+                        };
+                        if !made {
+                            ours.set(key, value);
+                        }
+                    }
                     (None, Some(theirs)) => theirs.span().set_attribute(key, value),
                     (None, None) => unreachable!("one of them writes"),
                 });
