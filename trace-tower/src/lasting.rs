@@ -6,8 +6,8 @@ use std::ops::Deref;
 /// The options of a server's layer: made when the server is set up, and from then on there for as long as the process.
 ///
 /// A router clones its services for every request. A count of references, which every core would write to for each of them,
-/// would be a cache line that all cores wait for; a reference is copied. What is replaced meanwhile is not freed: some hundred
-/// bytes for each call that sets an option.
+/// would be a cache line that all cores wait for; a reference is copied. Nothing of it is freed: some hundred bytes for each
+/// layer, and again for each call that sets an option of it. So a layer is made once, and not for each connection.
 pub struct Lasting<T: 'static>(&'static T);
 
 impl<T> Lasting<T> {

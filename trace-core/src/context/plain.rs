@@ -208,7 +208,7 @@ mod word {
 pub(crate) fn rposition(text: &[u8], byte: u8) -> Option<usize> {
     let (rest, blocks) = text.as_rchunks::<16>();
     for (place, block) in blocks.iter().enumerate().rev() {
-        // One bit after the other, which the compiler does together.
+        // A bit for each byte.
         let found = block.iter().rev().fold(0_u32, |found, other| found << 1 | u32::from(*other == byte));
         if found != 0 {
             return Some(rest.len() + 16 * place + found.ilog2() as usize);

@@ -52,7 +52,8 @@ impl Text {
     #[inline]
     pub(crate) fn as_str(&self) -> &str {
         // SAFETY: nothing but `checked`, `of_plain` and `of_traceparent` makes a text that is not empty; somebody has looked at
-        // each byte, or made it, and `Bytes` never change. What is visible is ASCII, and so UTF-8. Checking it at each look took 60 instructions.
+        // each byte, or made it, and `Bytes` never change. What is visible is ASCII, and so UTF-8. Checking it at each look took
+        // 60 instructions.
         unsafe { std::str::from_utf8_unchecked(&self.0) }
     }
 

@@ -1,7 +1,5 @@
 //! The formats in use, as one.
 
-use std::fmt;
-
 use super::{Extractor, Injector, baggage, trace_context};
 use crate::config::PropagatorName;
 use crate::context::Context;
@@ -31,10 +29,9 @@ use crate::context::Context;
 /// assert_eq!(message["baggage"], "tenant.id=acme");
 /// assert!(!message.contains_key("tracestate"), "an empty header is never sent");
 /// ```
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Propagator {
-    /// Each format at most once. Their headers differ, so that their order shows nowhere but in [`fields`](Self::fields).
-    formats: Vec<PropagatorName>,
+    // Their headers differ, so that their order makes no difference.
     trace_context: bool,
     baggage: bool,
 }
@@ -42,21 +39,15 @@ pub struct Propagator {
 impl Propagator {
     /// No format: nothing is read, nothing is written (`OTEL_PROPAGATORS=none`).
     pub const fn none() -> Self {
-        Self { formats: Vec::new(), trace_context: false, baggage: false }
+        Self { trace_context: false, baggage: false }
     }
 
-    /// These formats, in this order; a name given twice counts once.
+    /// These formats; a name given twice counts once.
     pub fn from_names(names: &[PropagatorName]) -> Self {
-        let mut formats = Vec::new();
-        for name in names {
-            if !formats.contains(name) {
-                formats.push(*name);
-            }
+        Self {
+            trace_context: names.contains(&PropagatorName::TraceContext),
+            baggage: names.contains(&PropagatorName::Baggage),
         }
-        let speaks = |name| formats.contains(&name);
-        let (trace_context, baggage) =
-            (speaks(PropagatorName::TraceContext), speaks(PropagatorName::Baggage));
-        Self { formats, trace_context, baggage }
     }
 
     /// What came with a request or a message; where nothing valid came, a context of no trace, in which a new one starts.
@@ -92,13 +83,9 @@ impl Propagator {
     /// The names of the headers that [`inject`](Self::inject) may write: what to remove from a carrier that has to cross a
     /// border without its context.
     pub fn fields(&self) -> impl Iterator<Item = &'static str> {
-        let fields = self.formats.iter().flat_map(|format| match format {
-            PropagatorName::TraceContext => {
-                [trace_context::TRACEPARENT, trace_context::TRACESTATE].as_slice()
-            }
-            PropagatorName::Baggage => &[baggage::BAGGAGE],
-        });
-        fields.copied()
+        let trace_context = [trace_context::TRACEPARENT, trace_context::TRACESTATE];
+        let trace_context = self.trace_context.then_some(trace_context).into_iter().flatten();
+        trace_context.chain(self.baggage.then_some(baggage::BAGGAGE))
     }
 }
 
@@ -106,12 +93,6 @@ impl Default for Propagator {
     /// `tracecontext,baggage`.
     fn default() -> Self {
         Self::from_names(&[PropagatorName::TraceContext, PropagatorName::Baggage])
-    }
-}
-
-impl fmt::Debug for Propagator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(&self.formats).finish()
     }
 }
 
