@@ -7,11 +7,14 @@
 use std::any::Any;
 use std::error::Error;
 use std::io;
+use std::mem;
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
+use std::thread;
 
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
-use trace_core::{Attached, Span};
+use tower_service::Service;
+use trace_core::Span;
 
 use crate::conventions::ErrorType;
 
@@ -207,41 +210,46 @@ impl<C: Call> OpenCall<C> {
     #[inline]
     pub(crate) fn note(&mut self, ending: Ending<'_>) {
         // Said first: also an end that panics is one.
-        let over = std::mem::replace(&mut self.over, true);
+        let over = mem::replace(&mut self.over, true);
         if !over && self.span.is_recording() {
             self.call.end(&mut self.span, ending);
         }
     }
 
-    /// Goes inside the call's span.
-    #[inline]
-    pub(crate) fn enter(&mut self) -> Inside<'_, C> {
-        Inside { span: Some(self.span.attach()), call: &mut self.call, over: &mut self.over }
-    }
-
     /// Does a part of the work of a call inside its span.
     ///
     /// # Panics
-    /// When `f` does, after the panic is noted.
-    #[inline]
+    /// When `f` does, after the panic is noted. Unless its message is wanted, catching it is left to others: what was under way stays
+    /// as it is, and is dropped by whoever has it, which is when the span ends.
+    #[inline(always)]
     pub(crate) fn run<R>(&mut self, f: impl FnOnce() -> R) -> R {
         if self.call.wants_panics() {
             return self.run_and_catch(f);
         }
-        let inside = self.enter();
-        let result = f();
-        inside.leave();
+        let inside = Inside(self);
+        let result = inside.0.span.enter(f);
+        mem::forget(inside);
         result
     }
 
     #[cold]
-    pub(crate) fn run_and_catch<R>(&mut self, f: impl FnOnce() -> R) -> R {
+    fn run_and_catch<R>(&mut self, f: impl FnOnce() -> R) -> R {
         match self.span.enter(|| panic::catch_unwind(AssertUnwindSafe(f))) {
             Ok(result) => result,
             Err(panic) => {
                 self.note(Ending::Panicked(Some(&*panic)));
                 panic::resume_unwind(panic)
             }
+        }
+    }
+
+    #[cold]
+    fn note_panic(&mut self) {
+        let over = mem::replace(&mut self.over, true);
+        if !over && self.span.is_recording() {
+            // A panic that meets another one ends the process.
+            let end = || self.call.end(&mut self.span, Ending::Panicked(None));
+            let _ = panic::catch_unwind(AssertUnwindSafe(end));
         }
     }
 
@@ -257,42 +265,66 @@ impl<C: Call> OpenCall<C> {
     }
 }
 
-/// The inside of a call's span, until it is left. A panic that passes is noted, and catching it is left to others: what
-/// was under way stays as it is, and is dropped by whoever has it, which is when the span ends.
-pub(crate) struct Inside<'a, C: Call> {
-    /// None once it is left.
-    span: Option<Attached<'a>>,
-    call: &'a mut C,
-    over: &'a mut bool,
-}
-
-impl<C: Call> Inside<'_, C> {
-    /// Goes back outside, where the work is done.
-    #[inline]
-    pub(crate) fn leave(mut self) {
-        self.span = None;
-    }
-}
+/// Notes a panic that leaves a call's span. It is forgotten where there is none.
+struct Inside<'a, C: Call>(&'a mut OpenCall<C>);
 
 impl<C: Call> Drop for Inside<'_, C> {
-    #[inline]
     fn drop(&mut self) {
-        if let Some(span) = self.span.take() {
-            self.panicked(span);
-        }
+        self.0.note_panic();
     }
 }
 
-impl<'a, C: Call> Inside<'a, C> {
-    #[cold]
-    fn panicked(&mut self, span: Attached<'a>) {
-        // Outside, as every ending is noted: inside, the span does not have its own context.
-        let span = span.detach();
-        let over = std::mem::replace(self.over, true);
-        if !over && span.is_recording() {
-            // A panic that meets another one ends the process.
-            let end = || self.call.end(span, Ending::Panicked(None));
-            let _ = panic::catch_unwind(AssertUnwindSafe(end));
+/// Calls a service inside the span of a call, which is there, and is there afterwards. If the service panics, that is noted, and
+/// the call ends here.
+///
+/// The future that a service returns is large, and moved several times unless this is a call by itself, does nothing but dropping
+/// after the service is called, and is called by those who have nothing to drop should it panic.
+#[inline(never)]
+pub(crate) fn call_inside<S, B, C: Call>(
+    service: &mut S,
+    request: Request<B>,
+    open: &mut Option<OpenCall<C>>,
+) -> S::Future
+where
+    S: Service<Request<B>>,
+{
+    let call = open.as_mut().expect(OPEN);
+    if call.call.wants_panics() || thread::panicking() {
+        // Where somebody panics already, that does not tell how the service is left.
+        return call_with_care(service, request, open);
+    }
+    let calling = Calling(open);
+    calling.0.as_mut().expect(OPEN).span.enter(|| service.call(request))
+}
+
+#[cold]
+fn call_with_care<S, B, C: Call>(
+    service: &mut S,
+    request: Request<B>,
+    open: &mut Option<OpenCall<C>>,
+) -> S::Future
+where
+    S: Service<Request<B>>,
+{
+    // A panic drops it here.
+    let mut call = open.take().expect(OPEN);
+    let future = call.run(|| service.call(request));
+    *open = Some(call);
+    future
+}
+
+const OPEN: &str = "a call whose service is called is open";
+
+/// A service that is being called. If that panics, the call ends.
+struct Calling<'a, C: Call>(&'a mut Option<OpenCall<C>>);
+
+impl<C: Call> Drop for Calling<'_, C> {
+    #[inline]
+    fn drop(&mut self) {
+        if thread::panicking()
+            && let Some(mut call) = self.0.take()
+        {
+            call.note_panic();
         }
     }
 }

@@ -6,7 +6,7 @@ use std::task::{self, Poll};
 use futures_core::Stream;
 use pin_project_lite::pin_project;
 
-use super::{Context, Entered};
+use super::{Context, enter};
 
 /// Gives futures and streams a context.
 ///
@@ -51,8 +51,7 @@ pin_project! {
         fn drop(this: Pin<&mut Self>) {
             let mut this = this.project();
             if this.inner.is_some() {
-                let _entered = Entered::new(this.context);
-                this.inner.set(None);
+                enter(this.context, || this.inner.set(None));
             }
         }
     }
@@ -70,13 +69,14 @@ impl<F: Future> Future for InContext<F> {
 
     fn poll(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<F::Output> {
         let mut this = self.project();
-        let _entered = Entered::new(this.context);
-        let poll = this.inner.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
-        if poll.is_ready() {
-            // What the future still holds is dropped inside its context, and not again later.
-            this.inner.set(None);
-        }
-        poll
+        enter(this.context, || {
+            let poll = this.inner.as_mut().as_pin_mut().expect("polled after completion").poll(cx);
+            if poll.is_ready() {
+                // What the future still holds is dropped inside its context, and not again later.
+                this.inner.set(None);
+            }
+            poll
+        })
     }
 }
 
@@ -85,11 +85,10 @@ impl<S: Stream> Stream for InContext<S> {
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Option<S::Item>> {
         let this = self.project();
-        let _entered = Entered::new(this.context);
-        match this.inner.as_pin_mut() {
+        enter(this.context, || match this.inner.as_pin_mut() {
             Some(inner) => inner.poll_next(cx),
             None => Poll::Ready(None),
-        }
+        })
     }
 
     fn size_hint(&self) -> (usize, Option<usize>) {

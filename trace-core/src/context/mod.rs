@@ -1,13 +1,13 @@
 //! What travels: the place in a trace where work is done, and what was sent along with it.
 //!
 //! A [`Context`] is a value. One is *current* on each thread; a future, stream or body sets its own while it is polled
-//! and while it is dropped. Contexts are exchanged by swapping, so that making one current neither counts nor
-//! allocates.
+//! and while it is dropped. What is current is pointed to, so that making it so neither counts, copies nor allocates.
 
 mod baggage;
 mod current;
 mod future;
 pub(crate) mod grammar;
+mod kept;
 mod plain;
 mod span_context;
 mod task;
@@ -19,11 +19,12 @@ use std::sync::Arc;
 
 pub(crate) use baggage::BaggageParser;
 pub use baggage::{Baggage, BaggageError, BaggageMember};
-pub use current::ContextGuard;
 #[cfg(feature = "tracing")]
-pub(crate) use current::replace;
-pub(crate) use current::{Entered, be_quiet, is_quiet, swap as swap_current, with_current};
+pub(crate) use current::Attached;
+pub use current::ContextGuard;
+pub(crate) use current::{be_quiet, enter, is_quiet, with_current};
 pub use future::{FutureExt, InContext};
+pub(crate) use kept::KeptContext;
 pub use span_context::{SpanContext, TraceFlags};
 pub use task::{carry, spawn, spawn_blocking, spawn_thread};
 pub(crate) use text::Text;
@@ -176,8 +177,8 @@ impl Context {
 
     /// Makes this the thread's context until the guard is dropped.
     ///
-    /// Guards are dropped in the reverse order of their making, as scopes nest; a guard that is kept beyond an outer
-    /// one brings back a context that is over. Never hold one across an `.await`: a future that moves to another
+    /// Guards are dropped in the reverse order of their making, as scopes nest. One that is dropped while another context is
+    /// current leaves that one so, and its own is passed over from then on. Never hold one across an `.await`: a future that moves to another
     /// thread would leave its context behind, and the compiler prevents it where futures must be `Send`. Use
     /// [`FutureExt::in_context`] there.
     #[must_use = "the context is current until the guard is dropped"]
@@ -187,8 +188,7 @@ impl Context {
 
     /// Runs a closure with this as the thread's context.
     pub fn in_scope<R>(&self, f: impl FnOnce() -> R) -> R {
-        let _guard = self.clone().attach();
-        f()
+        enter(self, f)
     }
 }
 

@@ -1,6 +1,8 @@
 use std::pin::pin;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+use proptest::strategy::Strategy as _;
+
 use super::*;
 use crate::{SpanId, TraceId};
 
@@ -44,6 +46,160 @@ fn a_scope_is_left_by_a_panic_too() {
     let caught = std::panic::catch_unwind(|| context.in_scope(|| panic!("in a scope")));
     assert!(caught.is_err());
     assert_eq!(current_id(), None);
+}
+
+#[test]
+fn a_guard_that_is_dropped_late_leaves_what_is_current() {
+    let (first, second, third) = (context(), context(), context());
+    let (one, two) = (first.clone().attach(), second.clone().attach());
+    drop(one);
+    assert_eq!(current_id(), id(&second));
+    let three = third.clone().attach();
+    drop(two);
+    assert_eq!(current_id(), id(&third));
+    drop(three);
+    assert_eq!(current_id(), None, "what is gone is passed over");
+    let guard = first.in_scope(|| second.clone().attach());
+    assert_eq!(current_id(), None, "the scope has brought back what was before it");
+    third.in_scope(|| {
+        drop(guard);
+        assert_eq!(current_id(), id(&third));
+    });
+    assert_eq!(current_id(), None);
+}
+
+/// What a thread does with contexts.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Attach,
+    /// Drops one of the guards.
+    Drop(proptest::sample::Index),
+    Leak(proptest::sample::Index),
+    /// Does in a scope what comes up to `Leave`.
+    Enter,
+    Leave,
+}
+
+/// What is current: the same said by lists, where nothing is ever freed.
+#[derive(Default)]
+struct Model {
+    current: Option<usize>,
+    /// The context before each.
+    before: Vec<Option<usize>>,
+    gone: Vec<bool>,
+}
+
+impl Model {
+    fn make_current(&mut self) -> usize {
+        self.before.push(self.current);
+        self.gone.push(false);
+        let made = self.before.len() - 1;
+        self.current = Some(made);
+        made
+    }
+
+    fn bring_back(&mut self, mut before: Option<usize>) {
+        while let Some(gone) = before.filter(|before| self.gone[*before]) {
+            before = self.before[gone];
+        }
+        self.current = before;
+    }
+
+    fn drop(&mut self, guard: usize) {
+        self.gone[guard] = true;
+        if self.current == Some(guard) {
+            self.bring_back(self.before[guard]);
+        }
+    }
+}
+
+/// The contexts that were made, each with memory that tells whether it is still held.
+struct Made {
+    contexts: Vec<(SpanId, std::sync::Weak<Carried>)>,
+    guards: Vec<(usize, ContextGuard)>,
+    leaked: usize,
+    model: Model,
+}
+
+impl Made {
+    fn make(&mut self) -> Context {
+        let context = context().with_trace_state("made=1".parse().expect("a valid list"));
+        let carried = context.carried.as_ref().expect("it is not empty");
+        self.contexts.push((id(&context).expect("it has ids"), std::sync::Arc::downgrade(carried)));
+        context
+    }
+
+    fn run(&mut self, steps: &mut std::slice::Iter<'_, Step>) {
+        while let Some(step) = steps.next() {
+            match step {
+                Step::Attach => {
+                    let guard = self.make().attach();
+                    self.guards.push((self.model.make_current(), guard));
+                }
+                Step::Drop(index) if !self.guards.is_empty() => {
+                    let (place, guard) = self.guards.remove(index.index(self.guards.len()));
+                    drop(guard);
+                    self.model.drop(place);
+                }
+                Step::Leak(index) if !self.guards.is_empty() => {
+                    let (_, guard) = self.guards.remove(index.index(self.guards.len()));
+                    std::mem::forget(guard);
+                    self.leaked += 1;
+                }
+                Step::Drop(_) | Step::Leak(_) => {}
+                Step::Enter => {
+                    let context = self.make();
+                    let place = self.model.make_current();
+                    context.in_scope(|| {
+                        assert_eq!(current_id(), id(&context));
+                        self.run(steps);
+                    });
+                    let before = self.model.before[place];
+                    self.model.bring_back(before);
+                }
+                Step::Leave => return,
+            }
+            assert_eq!(current_id(), self.model.current.map(|current| self.contexts[current].0));
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn whatever_becomes_of_guards_what_is_current_is_there(
+        steps in proptest::collection::vec(
+            proptest::prop_oneof![
+                4 => proptest::strategy::Just(Step::Attach),
+                4 => proptest::prelude::any::<proptest::sample::Index>().prop_map(Step::Drop),
+                1 => proptest::prelude::any::<proptest::sample::Index>().prop_map(Step::Leak),
+                3 => proptest::strategy::Just(Step::Enter),
+                3 => proptest::strategy::Just(Step::Leave),
+            ],
+            0..60,
+        ),
+    ) {
+        // On a thread of its own, which may be left with anything.
+        let run = std::thread::spawn(move || {
+            let mut made = Made { contexts: Vec::new(), guards: Vec::new(), leaked: 0, model: Model::default() };
+            let mut steps = steps.iter();
+            while !steps.as_slice().is_empty() {
+                made.run(&mut steps);
+            }
+            // In the order of their making, which is the wrong one.
+            for (place, guard) in made.guards.drain(..) {
+                drop(guard);
+                made.model.drop(place);
+            }
+            let current = made.model.current.map(|current| made.contexts[current].0);
+            assert_eq!(current_id(), current);
+            let held = made.contexts.iter().filter(|(_, carried)| carried.strong_count() > 0).count();
+            if current.is_none() {
+                assert_eq!(held, made.leaked, "nothing else is held");
+            }
+            assert!(held >= made.leaked);
+        });
+        proptest::prop_assert!(run.join().is_ok());
+    }
 }
 
 #[test]

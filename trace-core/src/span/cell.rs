@@ -1,11 +1,9 @@
 //! The memory of a live span: pooled, counted by its references, and taken back by the last one.
 //!
 //! A span holds two references: its own, by which it is ended, and the one in its context, which is lent to whoever works
-//! in the span. For as long as it has both and there is no third, which is nearly always, it reaches the recorder without
-//! a lock: a context is moved, not cloned, when it becomes current. Whoever cloned the context (a handler that adds an
-//! attribute to its request's span) goes through a lock that only such writers of the same span ever meet at. Where
-//! a context does not come back, because somebody drops guards in another order than scopes nest, the span is still its
-//! own.
+//! in the span. For as long as there is no third, which is nearly always, it reaches the recorder without a lock: a context
+//! is pointed to, not cloned, while it is current. Whoever cloned the context (a handler that adds an attribute to its
+//! request's span) goes through a lock that only such writers of the same span ever meet at.
 //!
 //! The span's context lies here too, so that a span is one pointer: futures and bodies carry it along, and are moved several
 //! times a request.
@@ -33,12 +31,12 @@ use crate::pipeline::Pipeline;
 pub(crate) struct SpanCell {
     references: AtomicUsize,
     life: Option<Life>,
-    /// The context of the span's work, or while the span is current, the one that was so before. It is the [`Own`]'s.
+    /// The context of the span's work. It is the [`Own`]'s, and does not change before the span's end.
     context: UnsafeCell<Context>,
     recorder: Mutex<Recorder>,
 }
 
-// A panic leaves a context as it is: each exchange of two is over before anything is called.
+// A panic leaves a context as it is.
 impl RefUnwindSafe for SpanCell {}
 
 /// What is fixed while a span lives.
@@ -140,14 +138,8 @@ impl Own {
     /// The context of the span's work.
     #[inline(always)]
     pub(super) fn context(&self) -> &Context {
-        // SAFETY: nobody but this looks at the context, and changes it only where it is borrowed exclusively.
+        // SAFETY: nobody writes to the context but `end_in_place`, which borrows this exclusively.
         unsafe { &*self.cell().context.get() }
-    }
-
-    #[inline(always)]
-    pub(super) fn context_mut(&mut self) -> &mut Context {
-        // SAFETY: nobody but this looks at the context, and it is borrowed exclusively.
-        unsafe { &mut *self.cell().context.get() }
     }
 
     /// The span, to write to.
@@ -159,9 +151,8 @@ impl Own {
     /// Whether this and the lent one are all references.
     #[inline(always)]
     fn is_sole(&self) -> bool {
-        self.context().recording.as_ref().is_some_and(|lent| lent.cell == self.cell)
-            // Acquire: what the other references wrote before they were dropped is seen from here on.
-            && self.cell().references.load(Ordering::Acquire) == 2
+        // Acquire: what the other references wrote before they were dropped is seen from here on.
+        self.cell().references.load(Ordering::Acquire) == 2
     }
 
     /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it.
@@ -173,7 +164,8 @@ impl Own {
     #[inline(never)]
     fn end_in_place(&mut self, unix_nanos: u64) {
         let is_sole = self.is_sole();
-        let context = self.context_mut();
+        // SAFETY: nobody but this looks at the context, and it is borrowed exclusively; while it is current, the span is borrowed.
+        let context = unsafe { &mut *self.cell().context.get() };
         context.carried = None;
         if is_sole {
             std::mem::forget(context.recording.take());
@@ -186,8 +178,7 @@ impl Own {
             }
             return;
         }
-        // It may be another one's, if that did not come back.
-        let _lent = std::mem::take(context);
+        drop(context.recording.take());
         Recording { cell: self.cell }.with(|recorder, life| {
             let queue = &life.pipeline.queue;
             recorder.end(unix_nanos);

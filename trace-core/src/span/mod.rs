@@ -8,7 +8,6 @@ mod attribute;
 mod builder;
 mod cell;
 pub mod db;
-mod kept;
 mod kind;
 mod name;
 mod recorder;
@@ -17,7 +16,6 @@ mod scope;
 mod span_ref;
 
 use std::fmt;
-use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{self, Poll};
@@ -33,7 +31,6 @@ pub use builder::{SpanBuilder, span};
 pub use cell::Attributes;
 use cell::Own;
 pub(crate) use cell::{Life, Recording, SpanCell};
-use kept::KeptContext;
 pub use kind::{SpanKind, StatusCode};
 pub use name::SpanName;
 pub(crate) use recorder::{Recorder, Start};
@@ -45,7 +42,7 @@ use attribute::with_texts;
 
 use crate::clock;
 use crate::config::SpanLimits;
-use crate::context::{Context, SpanContext, swap_current};
+use crate::context::{Context, KeptContext, SpanContext, enter};
 use crate::semconv;
 
 /// A unit of work while it is done. It ends when it is dropped.
@@ -247,14 +244,6 @@ impl Span {
         }
     }
 
-    #[inline]
-    fn context_mut(&mut self) -> &mut Context {
-        match &mut self.life {
-            Lived::Recorded(own) => own.context_mut(),
-            Lived::Inert(context) => context.get_mut(),
-        }
-    }
-
     /// The span's ids; `None` where tracing is disabled and no caller sent any.
     #[inline]
     pub fn span_context(&self) -> Option<SpanContext> {
@@ -272,28 +261,9 @@ impl Span {
     }
 
     /// Runs a closure inside the span, which does not end by it.
-    #[inline]
+    #[inline(always)]
     pub fn enter<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        let _entered = self.attach();
-        f()
-    }
-
-    /// Makes this the thread's current span until the guard is dropped, for those whom [`enter`](Self::enter) does not suit: a
-    /// middleware that has to know how it is left. The guard is to be dropped before whatever was attached earlier.
-    ///
-    /// ```
-    /// use trace_core::Context;
-    ///
-    /// let mut span = trace_core::span("handle").start();
-    /// let attached = span.attach();
-    /// // What starts here is a child of `handle`, which is reached as everybody else reaches it.
-    /// Context::current().span().set_attribute("shop.order", 7);
-    /// attached.detach().set_attribute("shop.total", 70);
-    /// ```
-    #[inline]
-    pub fn attach(&mut self) -> Attached<'_> {
-        swap_current(self.context_mut());
-        Attached { span: Some(self), not_send: PhantomData }
+        enter(self.context(), f)
     }
 
     /// Runs a closure as the work of the span, which ends with it.
@@ -368,35 +338,6 @@ impl Life {
         let Self { pipeline, .. } = self;
         recorder.set_status(&pipeline.queue, StatusCode::Error, "");
         recorder.set_attribute(&pipeline.queue, semconv::ERROR_TYPE, error_type.into());
-    }
-}
-
-/// A span that is current on its thread until this is dropped, also by a panic: see [`Span::attach`].
-#[derive(Debug)]
-pub struct Attached<'a> {
-    /// None once it is detached. Nobody gets to see it before: it has the context that was current, instead of its own, and who
-    /// put another span into its place would leave its context behind.
-    span: Option<&'a mut Span>,
-    /// It belongs to its thread.
-    not_send: PhantomData<*const ()>,
-}
-
-impl<'a> Attached<'a> {
-    /// The span, which is current no more.
-    #[inline]
-    pub fn detach(mut self) -> &'a mut Span {
-        let span = self.span.take().expect("it is detached once");
-        swap_current(span.context_mut());
-        span
-    }
-}
-
-impl Drop for Attached<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        if let Some(span) = &mut self.span {
-            swap_current(span.context_mut());
-        }
     }
 }
 

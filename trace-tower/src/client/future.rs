@@ -1,5 +1,6 @@
 //! The future of a request that is sent: it runs in the span, and ends it with the head of the response.
 
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -9,7 +10,7 @@ use tower_service::Service;
 use trace_core::Span;
 
 use super::HttpClientCall;
-use crate::call::{Call, Ending, OpenCall, ServiceError};
+use crate::call::{Call, Ending, OpenCall, ServiceError, call_inside};
 
 pin_project! {
     /// The future of a request inside its span.
@@ -38,16 +39,15 @@ impl<F> ResponseFuture<F> {
     ///
     /// # Panics
     /// When the client does, after the panic is noted and the span has ended.
+    // Not inlined, so that what it returns is written to where it stays: see `call_inside`.
+    #[inline(never)]
     pub(super) fn call<S, B>(client: &mut S, request: Request<B>, span: Span, call: HttpClientCall) -> Self
     where
         S: Service<Request<B>, Future = F>,
     {
-        let mut open = OpenCall::new(span, call);
-        // Not by a closure: requests are large, and it would be moved into it and out again.
-        let inside = open.enter();
-        let inner = client.call(request);
-        inside.leave();
-        Self { inner: Some(inner), open: Some(open) }
+        let mut open = ManuallyDrop::new(Some(OpenCall::new(span, call)));
+        let inner = Some(call_inside(client, request, &mut open));
+        Self { inner, open: ManuallyDrop::into_inner(open) }
     }
 }
 

@@ -88,14 +88,7 @@ where
             let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
             return inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         };
-        let (frame, is_last);
-        if open.call.wants_panics() {
-            (frame, is_last) = open.run_and_catch(|| poll_inner(this.inner.as_mut(), cx));
-        } else {
-            let inside = open.enter();
-            (frame, is_last) = poll_inner(this.inner.as_mut(), cx);
-            inside.leave();
-        }
+        let (frame, is_last) = open.run(|| poll_inner(this.inner.as_mut(), cx));
         match frame {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {

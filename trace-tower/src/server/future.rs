@@ -1,5 +1,6 @@
 //! The future of a call: it runs in the span, and hands the span on to the response's body.
 
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -10,7 +11,7 @@ use tower_service::Service;
 use trace_core::Span;
 
 use super::ResponseBody;
-use crate::call::{BoxError, Call, Ending, OpenCall, ServiceError};
+use crate::call::{BoxError, Call, Ending, OpenCall, ServiceError, call_inside};
 
 pin_project! {
     /// The future of a call inside its span.
@@ -87,23 +88,16 @@ impl<F, C: Call> ResponseFuture<F, C> {
     ///
     /// # Panics
     /// When the service does, after the panic is noted and the span has ended.
-    #[inline(always)]
+    // Not inlined, so that what it returns is written to where it stays: see `call_inside`.
+    #[inline(never)]
     pub fn call<S, B>(service: &mut S, request: Request<B>, span: Span, call: C) -> Self
     where
         S: Service<Request<B>, Future = F>,
     {
         let answer = Answer::from(request.method());
-        let mut open = OpenCall::new(span, call);
-        let inner = if open.call.wants_panics() {
-            open.run_and_catch(|| service.call(request))
-        } else {
-            // Not by a closure: requests are large, and it would be moved into it and out again.
-            let inside = open.enter();
-            let inner = service.call(request);
-            inside.leave();
-            inner
-        };
-        Self { inner: Some(inner), open: Some(open), answer }
+        let mut open = ManuallyDrop::new(Some(OpenCall::new(span, call)));
+        let inner = Some(call_inside(service, request, &mut open));
+        Self { inner, open: ManuallyDrop::into_inner(open), answer }
     }
 }
 
@@ -131,14 +125,7 @@ where
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
         // A response is large. It is looked at where it is, and moved once, to where it goes.
-        let mut result;
-        if open.call.wants_panics() {
-            result = open.run_and_catch(|| poll_inner(this.inner.as_mut(), cx));
-        } else {
-            let inside = open.enter();
-            result = poll_inner(this.inner.as_mut(), cx);
-            inside.leave();
-        }
+        let mut result = open.run(|| poll_inner(this.inner.as_mut(), cx));
         let mut declared = None;
         match &mut result {
             Poll::Pending => return Poll::Pending,

@@ -370,13 +370,14 @@ fn the_error_of_a_service_is_told_by_its_kind_or_its_type() {
     assert_eq!(told(Own), [std::any::type_name::<Own>()]);
 }
 
+/// The future of a service that never answers.
+type Answer = future::Ready<Result<Response<Script>, io::Error>>;
+
 #[test]
 fn a_panic_is_told_and_goes_on() {
     fn panics(f: impl FnOnce()) -> bool {
         catch_unwind(AssertUnwindSafe(f)).is_err_and(|panic| panic.is::<&'static str>())
     }
-    type Answer = future::Ready<Result<Response<Script>, io::Error>>;
-
     let diary = Diary::new();
     let mut service =
         ServerTrace::new(service_fn(|_: Request<()>| -> Answer { panic!("in the call") }), diary.clone());
@@ -397,6 +398,33 @@ fn a_panic_is_told_and_goes_on() {
     assert!(panics(|| read(body)));
     assert_eq!(diary.told(), ["head 200", "panic"]);
     assert!(traces.lock().unwrap().iter().all(Option::is_some), "dropped in the trace too");
+}
+
+#[test]
+fn a_call_that_is_made_in_the_midst_of_a_panic_is_a_call_like_any_other() {
+    struct Calls(Diary, bool);
+    impl Drop for Calls {
+        fn drop(&mut self) {
+            if !self.1 {
+                return read(
+                    respond(&self.0, Method::GET, Response::new(Script::new([Data("a")]))).into_body(),
+                );
+            }
+            let inner = service_fn(|_: Request<()>| -> Answer { panic!("in the call") });
+            let mut service = ServerTrace::new(inner, self.0.clone());
+            assert!(panics(|| service.call(Request::new(()))));
+        }
+    }
+    for (does_panic, told) in [(false, ["head 200", "complete"].as_slice()), (true, &["panic"])] {
+        let diary = Diary::new();
+        let calls = Calls(diary.clone(), does_panic);
+        assert!(panics(move || {
+            let _calls = calls;
+            panic!("of somebody else's");
+        }));
+        assert_eq!(diary.told(), told);
+        assert_eq!(trace_here(), None);
+    }
 }
 
 /// The ways to be told of a panic.
@@ -445,7 +473,6 @@ fn a_panic_is_told_once_and_meets_no_other_one() {
         };
         let told = || std::mem::take(&mut *diary.told.lock().unwrap());
 
-        type Answer = future::Ready<Result<Response<Script>, io::Error>>;
         let inner = service_fn(|_: Request<()>| -> Answer { panic!("in the call") });
         let mut service = ServerTrace::new(inner, diary.clone());
         assert!(panics(|| service.call(Request::new(()))));

@@ -7,42 +7,49 @@
 
 use std::cell::RefCell;
 
-use crate::SpanContext;
-use crate::context::{Context, replace, with_current};
+use crate::context::{Attached, Context};
 
 thread_local! {
-    static ENTERED: RefCell<Vec<Entered>> = const { RefCell::new(Vec::new()) };
+    static ENTERED: RefCell<Stack> = const { RefCell::new(Stack(Vec::new())) };
 }
+
+/// The last one is the innermost.
+struct Stack(Vec<Entered>);
 
 struct Entered {
     id: u64,
-    span_context: Option<SpanContext>,
-    before: Context,
+    attached: Attached,
 }
 
 /// Makes the context of a span current.
 pub(super) fn enter(id: u64, context: Context) {
     // A thread whose locals are gone is in no span.
     let _ = ENTERED.try_with(|entered| {
-        let span_context = context.span_context();
-        let before = replace(context);
-        entered.borrow_mut().push(Entered { id, span_context, before });
+        entered.borrow_mut().0.push(Entered { id, attached: Attached::new(context) });
     });
 }
 
-/// Brings back what was current before a span was entered, as far as nothing else became current meanwhile.
+/// Brings back what was current before a span was entered. Where a scope of another kind was opened inside the span and outlives
+/// it, that stays current.
 pub(super) fn exit(id: u64) {
-    let _ = ENTERED.try_with(|entered| {
-        let mut entered = entered.borrow_mut();
-        let Some(index) = entered.iter().rposition(|entered| entered.id == id) else { return };
-        let Entered { span_context, before, .. } = entered.remove(index);
+    let exited = ENTERED.try_with(|entered| {
+        let Stack(entered) = &mut *entered.borrow_mut();
+        let index = entered.iter().rposition(|entered| entered.id == id)?;
+        let exited = entered.remove(index);
         match entered.get_mut(index) {
-            Some(after) => after.before = before,
-            None if with_current(|current| current.span_context() == span_context) => {
-                replace(before);
+            Some(after) => {
+                exited.attached.make_way_for(&mut after.attached);
+                None
             }
-            // A scope of another kind was opened inside the span and outlives it: it stays current.
-            None => {}
+            None => Some(exited),
         }
     });
+    // Not while the stack is borrowed: a span may end with its context.
+    drop(exited);
+}
+
+impl Drop for Stack {
+    fn drop(&mut self) {
+        while self.0.pop().is_some() {}
+    }
 }

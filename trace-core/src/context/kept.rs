@@ -1,15 +1,22 @@
-//! The context of a span that is not recorded.
+//! Contexts that stay where they are, whoever has them.
 
 use std::cell::Cell;
-use std::mem::{self, ManuallyDrop};
+use std::fmt;
+use std::mem;
+use std::ptr::NonNull;
 
-use crate::context::Context;
+use super::Context;
 
-/// A context behind a pointer, so that its span is as small as one that is recorded. The memory comes from the thread's spares,
-/// if there are some, and goes to those of the thread on which the span ends.
-pub(super) struct KeptContext {
-    place: ManuallyDrop<Box<Place>>,
+/// A context behind a pointer, which does not move with this. The memory comes from the thread's spares, if there are some, and
+/// goes to those of the thread on which this is dropped.
+pub(crate) struct KeptContext {
+    place: NonNull<Place>,
 }
+
+// SAFETY: this is a box of a context, which is `Send`; the other spares are only there while it is one itself.
+unsafe impl Send for KeptContext {}
+// SAFETY: as above; a context is `Sync`.
+unsafe impl Sync for KeptContext {}
 
 /// A context, or a spare of a thread.
 struct Place {
@@ -30,7 +37,7 @@ thread_local! {
 
 impl KeptContext {
     #[inline(always)]
-    pub(super) fn new(context: Context) -> Self {
+    pub(crate) fn new(context: Context) -> Self {
         // A thread whose locals are gone has no spares.
         let spare = SPARES.try_with(|spares| {
             let mut first = spares.take()?;
@@ -44,25 +51,21 @@ impl KeptContext {
             }
             None => Box::new(Place { context, next: None, others: 0 }),
         };
-        Self { place: ManuallyDrop::new(place) }
+        Self { place: NonNull::from(Box::leak(place)) }
     }
 
     #[inline]
-    pub(super) fn get(&self) -> &Context {
-        &self.place.context
-    }
-
-    #[inline]
-    pub(super) fn get_mut(&mut self) -> &mut Context {
-        &mut self.place.context
+    pub(crate) const fn get(&self) -> &Context {
+        // SAFETY: the place is this one's alone, and written to by nobody else.
+        unsafe { &self.place.as_ref().context }
     }
 }
 
 impl Drop for KeptContext {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: it is taken once, and not looked at again.
-        let mut place = unsafe { ManuallyDrop::take(&mut self.place) };
+        // SAFETY: it came from a box in `new`, and is not looked at again.
+        let mut place = unsafe { Box::from_raw(self.place.as_ptr()) };
         // What is in it is dropped first: nobody knows what that does, and it may end another span.
         place.context.carried = None;
         place.context.recording = None;
@@ -79,6 +82,12 @@ impl Drop for KeptContext {
     }
 }
 
+impl fmt::Debug for KeptContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.get().fmt(f)
+    }
+}
+
 /// Puts something where there is nothing, which the compiler would make sure of by a call.
 #[inline(always)]
 fn replace_none(spares: &Cell<Option<Box<Place>>>, with: Option<Box<Place>>) {
@@ -92,14 +101,14 @@ mod tests {
     use std::thread;
 
     use super::*;
-    use crate::context::{Baggage, SpanContext, TraceFlags};
+    use crate::context::{Baggage, SpanContext, TraceFlags, TraceState};
     use crate::{SpanId, TraceId};
 
     fn context() -> Context {
         let mut baggage = Baggage::new();
         baggage.insert("a", "1").unwrap();
         let span = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::NONE, false);
-        Context::from_remote(span, crate::context::TraceState::empty(), baggage)
+        Context::from_remote(span, TraceState::empty(), baggage)
     }
 
     fn spares() -> usize {
