@@ -20,6 +20,7 @@ use common::{
 use http::{HeaderName, StatusCode};
 use http_body_util::BodyExt;
 use tokio::net::TcpListener;
+use tower::ServiceExt as _;
 use trace_axum::{CurrentSpan, KnownMethods, QueryRedaction, TraceLayer};
 use trace_core::sampler::AnySampler;
 use trace_core::{Context, SpanKind};
@@ -108,6 +109,37 @@ async fn http2_tells_its_version_and_its_authority() {
     assert_eq!(text(&span, "url.scheme"), "https");
     assert_eq!(span.attribute("user_agent.original"), None);
     assert_eq!(span.attribute("url.query"), None);
+}
+
+#[tokio::test]
+async fn each_request_has_its_own_server() {
+    let servers = [
+        ("shop.example:8080", Some("shop.example"), Some(8080)),
+        ("shop.example", Some("shop.example"), Some(80)),
+        ("shop.example", Some("shop.example"), Some(80)),
+        ("", None, None),
+        ("me:secret@shop.example:8080", Some("shop.example"), Some(8080)),
+        ("me:secret@shop.example:8080", Some("shop.example"), Some(8080)),
+        ("[::1]:81", Some("::1"), Some(81)),
+        ("shop.example:8080", Some("shop.example"), Some(8080)),
+        ("no server", None, None),
+        ("shop.example:8080", Some("shop.example"), Some(8080)),
+    ];
+    for (host, address, port) in servers {
+        // One after the other, on one thread.
+        let traced = Traced::start().await;
+        let router = hello().layer(TraceLayer::new().tracer(traced.tracer()));
+        let request = Request::get("/orders/7").header("host", host).body(Body::empty()).unwrap();
+        let response = router.oneshot(request).await.unwrap();
+        response.into_body().collect().await.unwrap();
+        let span = traced.span().await;
+        assert_eq!(
+            span.attribute("server.address").map(|_| text(&span, "server.address")),
+            address,
+            "{host}"
+        );
+        assert_eq!(span.attribute("server.port").map(|_| number(&span, "server.port")), port, "{host}");
+    }
 }
 
 #[tokio::test]

@@ -15,7 +15,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
-use trace_tower::conventions::{IpText, RequestHeaders, ServerAddress, caller_context, note_panic};
+use trace_tower::conventions::{IpText, RequestHeaders, authority, caller_context, note_panic, set_server};
 use trace_tower::{Call, Ending, Lasting, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead};
 
 use crate::descriptor::{self, DescriptorError};
@@ -240,11 +240,8 @@ impl Options {
         if let Some(original) = method.original() {
             attributes.set(semconv::RPC_METHOD_ORIGINAL, original);
         }
-        if let Some(server) = ServerAddress::of_request(request.uri, headers) {
-            attributes.set(semconv::SERVER_ADDRESS, server.host);
-            if let Some(port) = server.port_or_default(request.uri.scheme_str().unwrap_or_default()) {
-                attributes.set(semconv::SERVER_PORT, port);
-            }
+        if let Some(server) = authority(request.uri, headers) {
+            set_server(&mut attributes, server, request.uri.scheme_str().unwrap_or_default());
         }
         if let Some(peer) = (self.peer)(request.extensions) {
             attributes.set(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));

@@ -130,6 +130,7 @@ impl Attached {
     }
 
     /// Drops this, and `after` will bring back what this would.
+    #[cfg(feature = "tracing")]
     pub(crate) fn make_way_for(self, after: &mut Self) {
         after.before = self.before;
     }

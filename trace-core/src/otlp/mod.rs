@@ -23,7 +23,7 @@
 mod data;
 pub(crate) mod decode;
 pub(crate) mod encode;
-mod reader;
+pub(crate) mod reader;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]
 pub(crate) mod request;
 #[cfg_attr(not(any(feature = "http", feature = "grpc")), allow(dead_code))]

@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use super::attribute::{Known, text_of};
 use super::recorder::Recorder;
 use super::row::{Pieces, Row};
-use super::{Key, Scope, Value};
+use super::{EncodedAttributes, Key, Scope, Value};
 use crate::clock::Anchor;
 use crate::context::Context;
 use crate::pipeline::Pipeline;
@@ -360,6 +360,20 @@ impl Attributes<'_> {
     pub fn set_pieces(&mut self, key: Key<'_>, make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result) -> bool {
         // SAFETY: as in `put`; `make` has no way to the recorder, because this has all references to it.
         unsafe { self.row.put_pieces(key, make) }
+    }
+
+    /// Sets attributes that are encoded already, as [`set`](Self::set) would set each.
+    #[inline(always)]
+    pub fn set_encoded(&mut self, attributes: &EncodedAttributes) {
+        // SAFETY: as in `put`.
+        if !unsafe { self.row.put_encoded(attributes) } {
+            self.set_each(attributes);
+        }
+    }
+
+    #[cold]
+    fn set_each(&mut self, attributes: &EncodedAttributes) {
+        attributes.for_each(|key, value| self.set_other(key, value));
     }
 
     #[inline(always)]

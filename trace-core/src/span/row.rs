@@ -9,6 +9,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::ptr;
 
+use super::encoded::{EncodedAttributes, HALF};
 use super::recorder::ATTRIBUTES;
 use super::{Key, Value};
 use crate::otlp::encode::{INT, KEY, STRING, VALUE};
@@ -141,6 +142,33 @@ impl Row {
         debug_assert_eq!(self.at, start);
         self.at = pieces.at;
         self.known |= known.bit();
+        true
+    }
+
+    /// Writes attributes that are encoded already, if none of their keys is set, and there is room.
+    ///
+    /// # Safety
+    /// As for [`put`](Self::put).
+    #[inline(always)]
+    pub(super) unsafe fn put_encoded(&mut self, attributes: &EncodedAttributes) -> bool {
+        let known = attributes.known();
+        if self.known & known != 0 || self.at > self.last {
+            return false;
+        }
+        // SAFETY: up to `last` and beyond it `BYTES_MAX` bytes may be written, which are more than are in the first half.
+        unsafe { self.at.cast::<[u8; HALF]>().write(*attributes.first_half()) };
+        let len = attributes.len();
+        if let Some(half) = attributes.second_half() {
+            // SAFETY: `at` is not beyond `last`, in the same memory.
+            if unsafe { self.last.offset_from_unsigned(self.at) } < HALF {
+                return false;
+            }
+            // SAFETY: there is room for both halves.
+            unsafe { self.at.add(HALF).cast::<[u8; HALF]>().write(*half) };
+        }
+        // SAFETY: the attributes end within what was written.
+        self.at = unsafe { self.at.add(len) };
+        self.known |= known;
         true
     }
 

@@ -1573,3 +1573,103 @@ fn a_future_that_is_never_polled_is_dropped_in_its_span() {
     }
     assert_eq!(tracer.spans().len(), 2);
 }
+
+/// Three attributes, which go into the second half of the memory where the texts are long.
+fn encoded(texts: [&str; 2]) -> EncodedAttributes {
+    let mut encoded = EncodedAttributes::new();
+    assert!(encoded.add(semconv::URL_FULL, texts[0]));
+    assert!(encoded.add(semconv::SERVER_PORT, -1));
+    assert!(encoded.add(semconv::URL_TEMPLATE, texts[1]));
+    encoded
+}
+
+#[test]
+fn encoded_attributes_are_those_that_were_added() {
+    let tracer = Judged::new();
+    let text = "e".repeat(100);
+    for length in 0..100 {
+        let texts = [&text[..length / 2], &text[length / 2..length]];
+        let mut span = tracer.span("encoded").attribute(semconv::URL_PATH, "/before");
+        let mut attributes = span.attributes().expect("it is recorded");
+        attributes.set_encoded(&EncodedAttributes::new());
+        attributes.set_encoded(&encoded(texts));
+        attributes.set(semconv::URL_SCHEME, "behind");
+        drop(attributes);
+        span.end();
+        let read = tracer.one();
+        assert_eq!(read.attributes.len(), 5);
+        assert_eq!(attribute(&read.attributes, "url.path"), Some(&string("/before")));
+        assert_eq!(attribute(&read.attributes, "url.full"), Some(&string(texts[0])));
+        assert_eq!(attribute(&read.attributes, "server.port"), Some(&int(-1)));
+        assert_eq!(attribute(&read.attributes, "url.template"), Some(&string(texts[1])));
+        assert_eq!(attribute(&read.attributes, "url.scheme"), Some(&string("behind")));
+    }
+}
+
+#[test]
+fn what_cannot_be_encoded_is_not_added() {
+    let mut encoded = EncodedAttributes::new();
+    assert!(!encoded.add("shop.order".into(), 7), "nobody knows the key");
+    assert!(!encoded.add(semconv::URL_FULL, "x".repeat(200).as_str()), "it is long");
+    assert!(!encoded.add(semconv::URL_FULL, true), "it is neither text nor number");
+    assert!(encoded.is_empty());
+    assert!(encoded.add(semconv::SERVER_PORT, 1));
+    assert!(!encoded.add(semconv::SERVER_PORT, 2), "it is added already");
+    let hundred = "x".repeat(100);
+    assert!(encoded.add(semconv::URL_FULL, hundred.as_str()));
+    assert!(!encoded.add(semconv::URL_PATH, hundred.as_str()), "there is no room");
+    assert_eq!(format!("{encoded:?}"), format!("{{\"server.port\": 1, \"url.full\": {hundred:?}}}"));
+    encoded.clear();
+    assert!(encoded.is_empty() && encoded.add(semconv::SERVER_PORT, 2));
+}
+
+#[test]
+fn encoded_attributes_keep_to_the_memory_of_their_span_wherever_that_ends() {
+    let tracer = Judged::new();
+    let text = "e".repeat(70);
+    for texts in [["", ""], [text.as_str(), text.as_str()]] {
+        for pad in 500..1000 {
+            let pad = "p".repeat(pad);
+            let mut span = tracer.span("row").attribute("pad", &pad);
+            span.attributes().expect("it is recorded").set_encoded(&encoded(texts));
+            span.set_status(StatusCode::Error);
+            span.end();
+            let read = tracer.one();
+            assert_eq!(attribute(&read.attributes, "pad"), Some(&string(&pad)));
+            assert_eq!(attribute(&read.attributes, "url.full"), Some(&string(texts[0])));
+            assert_eq!(attribute(&read.attributes, "url.template"), Some(&string(texts[1])));
+            assert_eq!(read.status.expect("an error").code, 2);
+        }
+    }
+}
+
+#[test]
+fn encoded_attributes_are_set_one_by_one_where_they_cannot_simply_be_copied() {
+    let texts = ["first", "second"];
+    // One of the keys is set; somebody else may look at the span.
+    let tracer = Judged::new();
+    let mut span = tracer.span("encoded").attribute(semconv::SERVER_PORT, 80);
+    span.attributes().expect("it is recorded").set_encoded(&encoded(texts));
+    span.end();
+    let mut span = tracer.span("encoded").start();
+    let kept = span.context().clone();
+    span.attributes().expect("it is recorded").set_encoded(&encoded(texts));
+    span.end();
+    drop(kept);
+    for read in tracer.spans() {
+        assert_eq!(read.attributes.len(), 3);
+        assert_eq!(attribute(&read.attributes, "url.full"), Some(&string("first")));
+        assert_eq!(attribute(&read.attributes, "server.port"), Some(&int(-1)));
+        assert_eq!(attribute(&read.attributes, "url.template"), Some(&string("second")));
+    }
+    // The limits count and cut.
+    let tracer = Judged::with(|config| {
+        (config.limits.attribute_count, config.limits.attribute_value_length) = (2, Some(3));
+    });
+    let mut span = tracer.span("encoded").start();
+    span.attributes().expect("it is recorded").set_encoded(&encoded(texts));
+    span.end();
+    let read = tracer.one();
+    assert_eq!((read.attributes.len(), read.dropped_attributes_count), (2, 1));
+    assert_eq!(attribute(&read.attributes, "url.full"), Some(&string("fir")));
+}

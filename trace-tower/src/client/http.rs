@@ -9,7 +9,9 @@ use ::http::{Extensions, HeaderMap, StatusCode, header};
 use trace_core::{Attributes, Context, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead, ServiceError};
-use crate::conventions::{ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version};
+use crate::conventions::{
+    ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version, set_server,
+};
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 
@@ -114,11 +116,8 @@ impl Options {
         // A low-level client's request names its server only in `Host`.
         let host = request.headers.get(header::HOST).and_then(|host| host.to_str().ok());
         let url = self.query.uri(request.uri).or_at("http", host);
-        if let Some(server) = url.server() {
-            attributes.set(semconv::SERVER_ADDRESS, server.host);
-            if let Some(port) = server.port_or_default(url.scheme().unwrap_or_default()) {
-                attributes.set(semconv::SERVER_PORT, port);
-            }
+        if let Some(server) = url.authority() {
+            set_server(&mut attributes, server.as_bytes(), url.scheme().unwrap_or_default());
         }
         url.set(&mut attributes, semconv::URL_FULL);
         if let Some(UrlTemplate(template)) = template {

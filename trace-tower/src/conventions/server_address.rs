@@ -1,7 +1,11 @@
 //! Which server a request was meant for.
 
-use http::Uri;
+use std::cell::RefCell;
+use std::ptr;
+
 use http::uri::Authority;
+use http::{HeaderValue, Uri};
+use trace_core::{Attributes, EncodedAttributes, semconv};
 
 use super::RequestHeaders;
 
@@ -19,10 +23,7 @@ impl<'a> ServerAddress<'a> {
     ///
     /// `Forwarded` and its kin are not looked at: anybody can write them.
     pub fn of_request(uri: &'a Uri, headers: &RequestHeaders<'a>) -> Option<Self> {
-        match uri.authority() {
-            Some(authority) => Self::of_authority(authority),
-            None => Self::parse(headers.host()?.as_bytes()),
-        }
+        Self::parse(authority(uri, headers)?)
     }
 
     /// The server that an authority names.
@@ -79,11 +80,114 @@ impl<'a> ServerAddress<'a> {
 
     /// The port that was written, else the one that the scheme stands for.
     pub fn port_or_default(&self, scheme: &str) -> Option<u16> {
-        self.port.or(match scheme {
-            "http" | "ws" => Some(80),
-            "https" | "wss" => Some(443),
-            _ => None,
-        })
+        self.port.or_else(|| default_port(scheme))
+    }
+}
+
+fn default_port(scheme: &str) -> Option<u16> {
+    match scheme {
+        "http" | "ws" => Some(80),
+        "https" | "wss" => Some(443),
+        _ => None,
+    }
+}
+
+/// The server that a request names, as it is written: see [`ServerAddress::of_request`].
+#[inline]
+pub fn authority<'a>(uri: &'a Uri, headers: &RequestHeaders<'a>) -> Option<&'a [u8]> {
+    match uri.authority() {
+        Some(authority) => Some(authority.as_str().as_bytes()),
+        None => headers.host().map(HeaderValue::as_bytes),
+    }
+}
+
+/// Sets `server.address` and `server.port` of a server that is [written](ServerAddress::parse) so; neither, if it is none. The
+/// port is that of the scheme where none is written.
+///
+/// A service is called by one name or a few, and calls few others: what the last authority of the thread became is put by.
+#[inline(always)]
+pub fn set_server(attributes: &mut Attributes<'_>, authority: &[u8], scheme: &str) {
+    // SAFETY: a local without a destructor is there as long as its thread, which this does not leave.
+    let last = unsafe { &*LAST.with(ptr::from_ref) };
+    if let Ok(last) = last.try_borrow()
+        && last.authority() == authority
+    {
+        attributes.set_encoded(&last.attributes);
+        if !last.port_is_written {
+            set_default_port(attributes, scheme);
+        }
+        return;
+    }
+    set_other_server(attributes, authority, scheme);
+}
+
+#[inline(never)]
+fn set_other_server(attributes: &mut Attributes<'_>, authority: &[u8], scheme: &str) {
+    let Some(ServerAddress { host, port }) = ServerAddress::parse(authority) else { return };
+    attributes.set(semconv::SERVER_ADDRESS, host);
+    match port {
+        Some(port) => attributes.set(semconv::SERVER_PORT, port),
+        None => set_default_port(attributes, scheme),
+    }
+    LAST.with_borrow_mut(|last| last.put_by(authority, host, port));
+}
+
+#[inline(never)]
+fn set_default_port(attributes: &mut Attributes<'_>, scheme: &str) {
+    if let Some(port) = default_port(scheme) {
+        attributes.set(semconv::SERVER_PORT, port);
+    }
+}
+
+thread_local! {
+    static LAST: RefCell<Last> = const { RefCell::new(Last::NONE) };
+}
+
+/// An authority, and what it becomes.
+struct Last {
+    authority: [u8; Self::AUTHORITY_BYTES],
+    /// How many bytes of these are one. Where there is none it is the empty one, which has no attributes.
+    length: usize,
+    /// The address, and the port if it is written.
+    attributes: EncodedAttributes,
+    port_is_written: bool,
+}
+
+impl Last {
+    /// The longest authority that is put by.
+    const AUTHORITY_BYTES: usize = 64;
+
+    const NONE: Self = Self {
+        authority: [0; Self::AUTHORITY_BYTES],
+        length: 0,
+        attributes: EncodedAttributes::new(),
+        port_is_written: true,
+    };
+
+    #[inline(always)]
+    fn authority(&self) -> &[u8] {
+        &self.authority[..self.length]
+    }
+
+    fn put_by(&mut self, authority: &[u8], host: &str, port: Option<u16>) {
+        let Self { attributes, .. } = self;
+        attributes.clear();
+        // Beside an address that is written otherwise there may be a password.
+        let is_encoded = authority.starts_with(host.as_bytes())
+            && attributes.add(semconv::SERVER_ADDRESS, host)
+            && port.is_none_or(|port| attributes.add(semconv::SERVER_PORT, port));
+        match self.authority.get_mut(..authority.len()) {
+            Some(free) if is_encoded => {
+                free.copy_from_slice(authority);
+                self.length = authority.len();
+                self.port_is_written = port.is_some();
+            }
+            _ => {
+                attributes.clear();
+                self.length = 0;
+                self.port_is_written = true;
+            }
+        }
     }
 }
 
@@ -155,4 +259,42 @@ fn port(digits: &[u8]) -> Option<u16> {
         port = port * 10 + u32::from(digit.is_ascii_digit().then(|| digit - b'0')?);
     }
     u16::try_from(port).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_put_by_is_what_the_last_authority_became() {
+        let mut last = Last::NONE;
+        let long = "x".repeat(Last::AUTHORITY_BYTES);
+        let too_long = format!("{long}x");
+        for (authority, put_by) in [
+            ("", Some(("{}", true))),
+            ("shop.example:8080", Some((r#"{"server.address": "shop.example", "server.port": 8080}"#, true))),
+            ("shop.example", Some((r#"{"server.address": "shop.example"}"#, false))),
+            (&long, Some((&*format!(r#"{{"server.address": "{long}"}}"#), false))),
+            (&too_long, None),
+            ("127.0.0.1:80", Some((r#"{"server.address": "127.0.0.1", "server.port": 80}"#, true))),
+            ("me:secret@shop.example:8080", None),
+            ("[::1]:8080", None),
+            ("shop.example:", Some((r#"{"server.address": "shop.example"}"#, false))),
+        ] {
+            if let Some(ServerAddress { host, port }) = ServerAddress::parse(authority.as_bytes()) {
+                last.put_by(authority.as_bytes(), host, port);
+            }
+            let found = (format!("{:?}", last.attributes), last.port_is_written);
+            match put_by {
+                Some((attributes, port_is_written)) => {
+                    assert_eq!(last.authority(), authority.as_bytes());
+                    assert_eq!(found, (attributes.to_owned(), port_is_written));
+                }
+                None => {
+                    assert_eq!(last.authority(), b"");
+                    assert_eq!(found, ("{}".to_owned(), true));
+                }
+            }
+        }
+    }
 }

@@ -213,7 +213,7 @@ fn a_uri_is_told_like_a_url() {
     let url = all.uri(&uri).or_at("http", Some("other.example"));
     assert_eq!(url.to_string(), "https://REDACTED:REDACTED@a.example:81/b?k=REDACTED");
     assert_eq!(url.scheme(), Some("https"));
-    assert_eq!(url.server(), Some(ServerAddress { host: "a.example", port: Some(81) }));
+    assert_eq!(url.authority(), Some("me:pw@a.example:81"));
 
     let uri = Uri::from_static("/b?k");
     assert_eq!(all.uri(&uri).to_string(), "/b?k");

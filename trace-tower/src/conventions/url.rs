@@ -6,7 +6,6 @@ use std::sync::Arc;
 use http::Uri;
 use trace_core::{Attributes, Key, display};
 
-use super::ServerAddress;
 use super::text::Letters;
 
 const REDACTED: &str = "REDACTED";
@@ -211,9 +210,9 @@ impl<'a> RedactedUrl<'a> {
         self.scheme
     }
 
-    /// The server.
-    pub fn server(&self) -> Option<ServerAddress<'a>> {
-        ServerAddress::parse(self.authority?.as_bytes())
+    /// The server, as it is written: with a password, if there is one.
+    pub(crate) const fn authority(&self) -> Option<&'a str> {
+        self.authority
     }
 }
 

@@ -10,8 +10,8 @@ use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 use crate::Lasting;
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
-    IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, ServerAddress, caller_context,
-    note_panic, protocol_version, put_response_headers, set_header,
+    IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, authority, caller_context, note_panic,
+    protocol_version, put_response_headers, set_header, set_server,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -141,11 +141,8 @@ impl Options {
         if let Some(query) = uri.query() {
             self.query.query(query).set(&mut attributes, semconv::URL_QUERY);
         }
-        if let Some(server) = ServerAddress::of_request(uri, headers) {
-            attributes.set(semconv::SERVER_ADDRESS, server.host);
-            if let Some(port) = server.port_or_default(scheme) {
-                attributes.set(semconv::SERVER_PORT, port);
-            }
+        if let Some(server) = authority(uri, headers) {
+            set_server(&mut attributes, server, scheme);
         }
         if let Some(peer) = (self.peer)(request.extensions) {
             let address = IpText::new(peer.ip());
