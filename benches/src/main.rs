@@ -210,7 +210,7 @@ impl Wish {
         let counts = !self.no_callgrind && (!self.quick || self.compare || self.keep.is_some());
         Ok(Effort {
             repetitions: self.repetitions.unwrap_or(if self.quick { 2 } else { 7 }),
-            bursts: if self.quick { 25 } else { 60 },
+            bursts: if self.quick { 20 } else { 40 },
             callgrind: match &self.keep {
                 _ if !counts || machine.valgrind.is_none() => Callgrind::Absent,
                 Some(folder) => Callgrind::Keeps(std::path::absolute(folder)?),
@@ -242,6 +242,7 @@ fn work(child: Child) -> Result<(), Box<dyn Error>> {
         .ok_or_else(|| format!("there is no {bench}, {case}, {entry}"))?;
     let task = match task.as_str() {
         "measure" => Task::Measure,
+        "rounds" => Task::Rounds,
         "count" => Task::Count,
         other => return Err(format!("there is no task {other:?}").into()),
     };

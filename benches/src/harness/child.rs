@@ -1,6 +1,7 @@
 //! One subject in its own process: bursts of its unit of work, measured in one of three ways.
 
 use std::hint;
+use std::io;
 use std::str::FromStr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
@@ -82,13 +83,42 @@ impl Subject {
 /// What a process is started for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Task {
-    /// Times, and then allocations.
+    /// Times, and then allocations, at once.
     Measure,
+    /// The same, a [`Round`] at a time, as it is asked for line by line.
+    Rounds,
     /// A few bursts for callgrind to count.
     Count,
 }
 
-/// What a unit of work costs: printed by the child, read by the runner.
+/// A part of the measuring: short, so that one after the other may have its turn while the machine is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Round {
+    /// The time of the working thread.
+    Thread,
+    /// The time of the process for [`FILL`] bursts that are sent.
+    Process,
+    /// Allocations and their bytes.
+    Allocations,
+}
+
+impl Round {
+    const ALL: [Self; 3] = [Self::Thread, Self::Process, Self::Allocations];
+
+    /// As the child is asked for it.
+    pub(crate) const fn word(self) -> &'static str {
+        match self {
+            Self::Thread => "thread",
+            Self::Process => "process",
+            Self::Allocations => "allocations",
+        }
+    }
+}
+
+/// What a child says when it is ready for its first round.
+pub(crate) const READY: &str = "ready";
+
+/// What a unit of work costs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Costs {
     pub(crate) thread_ns: f64,
@@ -103,9 +133,15 @@ const WARM_UP: usize = 12;
 /// And for how long: clocks are calibrated meanwhile.
 const WARM_UP_TIME: Duration = Duration::from_millis(60);
 
+/// How long each works before the next one has its turn, warm from working as long before.
+const TURN: Duration = Duration::from_millis(1);
+
+/// How many bursts threads do together in a turn.
+const AT_ONCE: usize = 12;
+
 /// How many bursts are sent at once where the time of the whole process is measured: some 2 000 spans, which are a request by
 /// our defaults, and as many as the SDK's queue holds. To wake a worker for fewer costs more than what it does then.
-const FILL: usize = 5;
+pub(crate) const FILL: usize = 5;
 
 /// How many bursts callgrind counts: every one costs the same number of instructions, but for what a hash map or an
 /// arena does now and then.
@@ -118,6 +154,10 @@ pub(crate) fn run(entry: &Entry, collector: &Collector, task: Task, units: usize
         Task::Measure => {
             subject.warm_up(units, WARM_UP_TIME);
             println!("{}", measure(&subject, entry.threads, units, bursts).line());
+        }
+        Task::Rounds => {
+            subject.warm_up(units, WARM_UP_TIME);
+            answer_rounds(&subject, entry.threads, units);
         }
         Task::Count => {
             // By a number of bursts alone: how many there were before changes what is counted, where a table grows.
@@ -135,6 +175,46 @@ fn measure(subject: &Subject, threads: usize, units: usize, bursts: usize) -> Co
         1 => time(subject, units, bursts),
         _ => (time_at_once(subject, threads, units, bursts), f64::NAN),
     };
+    let (allocations, bytes) = allocations(subject, units);
+    Costs { thread_ns, process_ns, allocations, bytes }
+}
+
+/// Does the rounds that are asked for on the input, and says what each found, until there are no more.
+fn answer_rounds(subject: &Subject, threads: usize, units: usize) {
+    println!("{READY}");
+    for line in io::stdin().lines().map_while(Result::ok) {
+        // Others had the processor, and its caches are theirs.
+        for_a_turn(|| {
+            subject.work(units);
+            subject.drain();
+        });
+        match Round::ALL.into_iter().find(|round| round.word() == line) {
+            Some(Round::Thread) if threads > 1 => {
+                println!("{}", time_at_once(subject, threads, units, AT_ONCE));
+            }
+            Some(Round::Thread) => println!("{}", median(&for_a_turn(|| thread_burst(subject, units)))),
+            Some(Round::Process) => println!("{}", process_fill(subject, units)),
+            Some(Round::Allocations) => {
+                let (number, bytes) = allocations(subject, units);
+                println!("{number} {bytes}");
+            }
+            None => return,
+        }
+    }
+}
+
+/// Does something for [`TURN`], and at least once.
+fn for_a_turn<T>(mut work: impl FnMut() -> T) -> Vec<T> {
+    let start = Instant::now();
+    let mut results = Vec::new();
+    while results.is_empty() || start.elapsed() < TURN {
+        results.push(work());
+    }
+    results
+}
+
+/// A unit's allocations on its thread, and their bytes.
+fn allocations(subject: &Subject, units: usize) -> (f64, f64) {
     let mut counted = allocator::Allocations::default();
     for _ in 0..COUNTED {
         subject.burst(units, &mut |work| {
@@ -142,37 +222,38 @@ fn measure(subject: &Subject, threads: usize, units: usize, bursts: usize) -> Co
             counted.number += burst.number;
             counted.bytes += burst.bytes;
         });
-        (subject.drain)();
+        subject.drain();
     }
     let all = (COUNTED * units) as f64;
-    Costs {
-        thread_ns,
-        process_ns,
-        allocations: counted.number as f64 / all,
-        bytes: counted.bytes as f64 / all,
+    (counted.number as f64 / all, counted.bytes as f64 / all)
+}
+
+/// A unit's time on its thread, in nanoseconds.
+fn thread_burst(subject: &Subject, units: usize) -> f64 {
+    let mut time = 0;
+    subject.burst(units, &mut |work| {
+        let start = clock::thread_ns();
+        work();
+        time = clock::thread_ns() - start;
+    });
+    subject.drain();
+    time as f64 / units as f64
+}
+
+/// A unit's time in the whole process until it is sent, in nanoseconds.
+fn process_fill(subject: &Subject, units: usize) -> f64 {
+    let start = clock::process_ns();
+    for _ in 0..FILL {
+        subject.work(units);
     }
+    subject.drain();
+    (clock::process_ns() - start) as f64 / (FILL * units) as f64
 }
 
 /// A unit's time on its thread and in the whole process, in nanoseconds: the medians over the bursts.
 fn time(subject: &Subject, units: usize, bursts: usize) -> (f64, f64) {
-    let mut on_thread = Vec::with_capacity(bursts);
-    for _ in 0..bursts {
-        subject.burst(units, &mut |work| {
-            let start = clock::thread_ns();
-            work();
-            on_thread.push((clock::thread_ns() - start) as f64 / units as f64);
-        });
-        (subject.drain)();
-    }
-    let mut in_process = Vec::with_capacity(bursts);
-    for _ in 0..bursts.div_ceil(FILL) {
-        let start = clock::process_ns();
-        for _ in 0..FILL {
-            subject.burst(units, &mut |work| work());
-        }
-        (subject.drain)();
-        in_process.push((clock::process_ns() - start) as f64 / (FILL * units) as f64);
-    }
+    let on_thread: Vec<_> = (0..bursts).map(|_| thread_burst(subject, units)).collect();
+    let in_process: Vec<_> = (0..bursts.div_ceil(FILL)).map(|_| process_fill(subject, units)).collect();
     (median(&on_thread), median(&in_process))
 }
 

@@ -1,9 +1,9 @@
 //! How costs are measured: the parts that every bench shares.
 //!
 //! A [`Bench`] answers one question by a few [`Case`]s; a case has [`Entry`]s, one for each way to do the same work. The
-//! runner gives each entry a process of its own, again and again in turns, so that what disturbs the machine disturbs
-//! all of them; in its process, an entry becomes a [`Subject`] that does its unit of work in bursts on the thread's
-//! own clock, and is drained off the clock.
+//! runner gives each entry a process of its own, again and again, and lets them take turns burst by burst, so that what
+//! disturbs the machine disturbs all of them; in its process, an entry becomes a [`Subject`] that does its unit of work in
+//! bursts on the thread's own clock, and is drained off the clock.
 
 pub(crate) mod allocator;
 mod callgrind;

@@ -1,18 +1,22 @@
-//! The runner: starts itself again for each subject and repetition, in turns, and gathers what the processes say.
+//! The runner: starts itself again for each subject and repetition, lets the processes of a repetition take turns, and gathers what
+//! they say.
+//!
+//! A turn is a millisecond or two: machines that others work on too have another speed from one minute to the next, and
+//! what is compared has to be measured at the same.
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
 
-use super::child::{self, Costs};
+use super::child::{self, Costs, FILL, READY, Round};
 use super::sink::{Arrived, Sink};
-use super::{Bench, Case, Entry, callgrind};
+use super::statistics::median;
+use super::{Bench, Case, Entry, Running, callgrind};
 
 /// How much is done for an answer.
 #[derive(Clone, Debug)]
 pub(crate) struct Effort {
     pub(crate) repetitions: usize,
-    /// Measured bursts of one process.
+    /// The turns of each process, which are a burst or several.
     pub(crate) bursts: usize,
     /// Whether instructions are counted, and where callgrind's files are kept: for nothing else than to look at them.
     pub(crate) callgrind: Callgrind,
@@ -93,10 +97,7 @@ impl Runner<'_> {
                 repetition + 1,
                 self.effort.repetitions
             );
-            for measured in &mut measured {
-                measured.add(self.measure(case, measured.entry)?);
-                measured.arrived = self.sink.take_arrived().or(measured.arrived.take());
-            }
+            self.measure(case, &mut measured)?;
         }
         if self.effort.callgrind != Callgrind::Absent {
             eprintln!("{}, {}: instructions", self.bench.name, case.name);
@@ -109,16 +110,36 @@ impl Runner<'_> {
         Ok(Answer { case, measured })
     }
 
-    fn measure(&self, case: &Case, entry: &Entry) -> io::Result<Result<Costs, String>> {
-        // What another process sent at its very end.
-        self.sink.take_arrived();
-        let mut command = Command::new(&self.program);
-        self.arguments(&mut command, case, entry, "measure");
-        let output = command.stderr(Stdio::piped()).output()?;
-        if !output.status.success() {
-            return Ok(Err(last_line(&output.stderr)));
+    /// One repetition: a process for each entry, all there at once, of which one works.
+    fn measure(&self, case: &Case, measured: &mut [Measured]) -> io::Result<()> {
+        let mut players = Vec::new();
+        for measured in measured {
+            // What another process sent at its very end.
+            self.sink.take_arrived();
+            let player = Running::start(self.arguments(case, measured.entry, "rounds"))
+                .and_then(|running| Player::ready(running, measured.entry.threads));
+            measured.arrived = self.sink.take_arrived().or(measured.arrived.take());
+            match player {
+                Ok(player) => players.push((measured, player)),
+                Err(failure) => measured.failure = Some(failure.to_string()),
+            }
         }
-        Ok(last_line(&output.stdout).parse())
+        for turn in 0..self.effort.bursts {
+            // Each comes first as often as every other.
+            if !players.is_empty() {
+                players.rotate_left(1);
+            }
+            for (_, player) in &mut players {
+                player.play(turn % FILL == 0);
+            }
+        }
+        for (measured, player) in players {
+            match player.costs() {
+                Ok(costs) => measured.costs.push(costs),
+                Err(failure) => measured.failure = Some(failure.to_string()),
+            }
+        }
+        Ok(())
     }
 
     fn instructions(&self, case: &Case, entry: &Entry) -> io::Result<Option<f64>> {
@@ -128,17 +149,67 @@ impl Runner<'_> {
         };
         let out = kept.as_deref().unwrap_or(Path::new("/dev/null"));
         let mut command = callgrind::command(&self.program, out, &[]);
-        self.arguments(&mut command, case, entry, "count");
-        let output = command.output()?;
+        let output = command.args(self.arguments(case, entry, "count")).output()?;
         let all = callgrind::instructions(&String::from_utf8_lossy(&output.stderr));
         let units = (child::COUNTED * units(case)) as f64;
         Ok(all.filter(|_| output.status.success()).map(|all| all as f64 / units))
     }
 
-    fn arguments(&self, command: &mut Command, case: &Case, entry: &Entry, task: &str) {
-        command.args(["child", self.bench.name, case.name, entry.name, task]);
-        command.arg(self.sink.endpoint());
-        command.args([units(case).to_string(), self.effort.bursts.to_string()]);
+    fn arguments(&self, case: &Case, entry: &Entry, task: &str) -> Vec<String> {
+        let words = ["child", self.bench.name, case.name, entry.name, task, &self.sink.endpoint()];
+        let numbers = [units(case), self.effort.bursts];
+        words.into_iter().map(String::from).chain(numbers.map(|number| number.to_string())).collect()
+    }
+}
+
+/// A process of one repetition, and what it has said so far.
+struct Player {
+    running: Running,
+    threads: usize,
+    thread_ns: Vec<f64>,
+    process_ns: Vec<f64>,
+    /// Why it says no more.
+    failure: Option<io::Error>,
+}
+
+impl Player {
+    /// Waits until it is warm.
+    fn ready(mut running: Running, threads: usize) -> io::Result<Self> {
+        match running.line()? {
+            line if line == READY => {
+                Ok(Self { running, threads, thread_ns: Vec::new(), process_ns: Vec::new(), failure: None })
+            }
+            line => Err(io::Error::other(line)),
+        }
+    }
+
+    /// Takes a turn, now and then one for the whole process too.
+    fn play(&mut self, with_process: bool) {
+        if self.failure.is_some() {
+            return;
+        }
+        let result = self.turn(with_process);
+        self.failure = result.err();
+    }
+
+    fn turn(&mut self, with_process: bool) -> io::Result<()> {
+        let [thread_ns] = self.running.ask_numbers(Round::Thread.word())?;
+        self.thread_ns.push(thread_ns);
+        // Of several threads at once it would be that of all.
+        if with_process && self.threads == 1 {
+            let [process_ns] = self.running.ask_numbers(Round::Process.word())?;
+            self.process_ns.push(process_ns);
+        }
+        Ok(())
+    }
+
+    fn costs(mut self) -> io::Result<Costs> {
+        if let Some(failure) = self.failure {
+            return Err(failure);
+        }
+        let [allocations, bytes] = self.running.ask_numbers(Round::Allocations.word())?;
+        let (thread_ns, process_ns) = (median(&self.thread_ns), median(&self.process_ns));
+        Ok(Costs { thread_ns, process_ns, allocations, bytes })
     }
 }
 
@@ -151,19 +222,8 @@ fn file_name(bench: &Bench, case: &Case, entry: &Entry) -> String {
     name.replace([' ', ',', '/'], "-")
 }
 
-fn last_line(output: &[u8]) -> String {
-    String::from_utf8_lossy(output).trim_end().lines().last().unwrap_or("it said nothing").to_owned()
-}
-
 impl Measured {
     fn nothing_yet(entry: &'static Entry) -> Self {
         Self { entry, costs: Vec::new(), instructions: Vec::new(), arrived: None, failure: None }
-    }
-
-    fn add(&mut self, result: Result<Costs, String>) {
-        match result {
-            Ok(costs) => self.costs.push(costs),
-            Err(failure) => self.failure = Some(failure),
-        }
     }
 }

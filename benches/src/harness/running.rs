@@ -50,6 +50,14 @@ impl Running {
         self.line()
     }
 
+    /// Says a line, and waits for one of so many numbers.
+    ///
+    /// # Errors
+    /// When it is anything else.
+    pub(crate) fn ask_numbers<const N: usize>(&mut self, line: &str) -> io::Result<[f64; N]> {
+        numbers(&self.ask(line)?)
+    }
+
     /// Its CPU time so far, user and system, in nanoseconds.
     pub(crate) fn cpu_ns(&self) -> io::Result<u64> {
         clock::process_ns_of(self.child.id())
