@@ -9,7 +9,7 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 use tower_layer::Layer;
 use tower_service::Service;
-use trace_core::{Scope, Span, SpanKind, Tracer, semconv};
+use trace_core::{Attributes, EncodedAttributes, Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
 use trace_tower::conventions::ServerAddress;
 use trace_tower::{
@@ -74,8 +74,43 @@ pub struct GrpcClientCall {
 #[derive(Clone, Debug)]
 struct Options {
     tracer: Option<Tracer>,
-    address: String,
-    port: Option<u16>,
+    server: Server,
+}
+
+/// What is the same for every call: the system, and the server.
+#[derive(Clone, Debug)]
+#[expect(clippy::large_enum_variant, reason = "there is one for a layer, behind a pointer")]
+enum Server {
+    Encoded(EncodedAttributes),
+    /// With an address that is too long for that.
+    Long {
+        address: String,
+        port: Option<u16>,
+    },
+}
+
+impl Server {
+    fn new(address: String, port: Option<u16>) -> Self {
+        let mut encoded = EncodedAttributes::new();
+        let is_encoded = encoded.add(semconv::RPC_SYSTEM_NAME, SYSTEM)
+            && (address.is_empty() || encoded.add(semconv::SERVER_ADDRESS, &address))
+            && port.is_none_or(|port| encoded.add(semconv::SERVER_PORT, port));
+        if is_encoded { Self::Encoded(encoded) } else { Self::Long { address, port } }
+    }
+
+    #[inline]
+    fn set(&self, attributes: &mut Attributes<'_>) {
+        match self {
+            Self::Encoded(encoded) => attributes.set_encoded(encoded),
+            Self::Long { address, port } => {
+                attributes.set(semconv::RPC_SYSTEM_NAME, SYSTEM);
+                attributes.set(semconv::SERVER_ADDRESS, address);
+                if let Some(port) = port {
+                    attributes.set(semconv::SERVER_PORT, *port);
+                }
+            }
+        }
+    }
 }
 
 impl ClientTraceLayer {
@@ -93,7 +128,7 @@ impl ClientTraceLayer {
     /// For a channel to this server: a name or an address, or the path of a Unix socket, which has no port. A channel that
     /// balances over several has the name that they share.
     pub fn for_server(address: impl Into<String>, port: impl Into<Option<u16>>) -> Self {
-        let options = Options { tracer: None, address: address.into(), port: port.into() };
+        let options = Options { tracer: None, server: Server::new(address.into(), port.into()) };
         Self { protocol: GrpcClient { options: Arc::new(options) } }
     }
 
@@ -167,17 +202,11 @@ impl Protocol for GrpcClient {
         };
         let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
         if let Some(mut attributes) = span.attributes() {
-            attributes.set(semconv::RPC_SYSTEM_NAME, SYSTEM);
             attributes.set(semconv::RPC_METHOD, method.attribute());
             if let Some(original) = method.original() {
                 attributes.set(semconv::RPC_METHOD_ORIGINAL, original);
             }
-            if !options.address.is_empty() {
-                attributes.set(semconv::SERVER_ADDRESS, &options.address);
-            }
-            if let Some(port) = options.port {
-                attributes.set(semconv::SERVER_PORT, port);
-            }
+            options.server.set(&mut attributes);
         }
         (span, GrpcClientCall { told: Told::default() })
     }
@@ -219,4 +248,24 @@ fn of_service_error(error: ServiceError<'_>) -> Code {
         return status.code();
     }
     error.as_error().map_or(Code::Unknown, status::of_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_server_is_told_however_long_its_address_is() {
+        let traces = Tracer::builder().build();
+        let long = "l".repeat(300);
+        for address in ["", "inventory", &long] {
+            let mut span = traces.tracer().span("call").start();
+            let mut attributes = span.attributes().expect("it is recorded");
+            Server::new(address.to_owned(), Some(50051)).set(&mut attributes);
+            drop(attributes);
+            assert_eq!(span.attribute_text(semconv::RPC_SYSTEM_NAME).as_deref(), Some(SYSTEM));
+            let told = (!address.is_empty()).then_some(address);
+            assert_eq!(span.attribute_text(semconv::SERVER_ADDRESS).as_deref(), told);
+        }
+    }
 }

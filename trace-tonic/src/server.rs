@@ -5,7 +5,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use http::uri::PathAndQuery;
 use http::{Extensions, HeaderMap, Request, Response};
 use http_body::Body;
 use tonic::Code;
@@ -66,8 +65,8 @@ pub struct GrpcServer {
 #[derive(Debug)]
 pub struct GrpcServerCall {
     told: Told,
-    /// The path of a method that may turn out not to exist.
-    doubtful: Option<PathAndQuery>,
+    /// Whether the method may turn out not to exist.
+    is_doubtful: bool,
     options: &'static Options,
 }
 
@@ -204,7 +203,7 @@ impl Protocol for GrpcServer {
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
         let headers = RequestHeaders::new(request.headers);
         let caller = caller_context(tracer, &headers);
-        let mut call = GrpcServerCall { told: Told::default(), doubtful: None, options };
+        let mut call = GrpcServerCall { told: Told::default(), is_doubtful: false, options };
         let method = options.methods.of(request.uri.path());
         if options.leaves_out(&request, method) {
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
@@ -212,9 +211,7 @@ impl Protocol for GrpcServer {
         let builder = tracer.span(method.span_name()).kind(SpanKind::Server).scope(&SCOPE);
         let mut span = builder.parent(&caller).start();
         if let Some(attributes) = span.attributes() {
-            if let Method::Possible(_) = method {
-                call.doubtful = request.uri.path_and_query().cloned();
-            }
+            call.is_doubtful = matches!(method, Method::Possible(_));
             options.note(attributes, &request, &headers, method);
         }
         (span, call)
@@ -273,13 +270,8 @@ impl Call for GrpcServerCall {
     #[inline]
     fn head(&mut self, span: &mut Span, response: ResponseHead<'_>) {
         let code = self.told.head(response.status, response.headers);
-        if let Some(path) = self.doubtful.take()
-            && code == Some(Code::Unimplemented)
-        {
-            span.update_name(SYSTEM);
-            span.set_attribute(semconv::RPC_METHOD, OTHER);
-            let path = path.path();
-            span.set_attribute(semconv::RPC_METHOD_ORIGINAL, path.strip_prefix('/').unwrap_or(path));
+        if code == Some(Code::Unimplemented) && std::mem::take(&mut self.is_doubtful) {
+            note_other_method(span);
         }
     }
 
@@ -308,6 +300,17 @@ impl Call for GrpcServerCall {
             }
             _ => Side::Server.note(span, self.told.complete()),
         }
+    }
+}
+
+/// There is no such method, for all that the service says.
+#[cold]
+fn note_other_method(span: &mut Span) {
+    let method = span.attribute_text(semconv::RPC_METHOD);
+    span.update_name(SYSTEM);
+    span.set_attribute(semconv::RPC_METHOD, OTHER);
+    if let Some(method) = method {
+        span.set_attribute(semconv::RPC_METHOD_ORIGINAL, &method);
     }
 }
 

@@ -87,7 +87,7 @@ const FEW: usize = 8;
 fn in_headers(headers: &HeaderMap) -> Option<Code> {
     static GRPC_STATUS: HeaderName = Status::GRPC_STATUS;
     let code = if headers.len() <= FEW {
-        headers.iter().find_map(|(name, value)| (*name == GRPC_STATUS).then_some(value))
+        headers.iter().find_map(|(name, value)| (name.as_str() == GRPC_STATUS.as_str()).then_some(value))
     } else {
         headers.get(&GRPC_STATUS)
     };

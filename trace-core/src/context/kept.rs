@@ -1,9 +1,9 @@
 //! Contexts that stay where they are, whoever has them.
 
-use std::cell::Cell;
+use std::cell::UnsafeCell;
 use std::fmt;
 use std::mem;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use super::Context;
 
@@ -24,32 +24,52 @@ struct Place {
     context: Context,
     /// The other spares.
     next: Option<Box<Self>>,
-    /// How many these are.
-    others: usize,
+}
+
+/// The spares of a thread.
+struct Spares {
+    first: Option<Box<Place>>,
+    count: usize,
 }
 
 /// The most spares of a thread: more spans than that, one inside the other, are rare.
 const SPARES_MAX: usize = 32;
 
 thread_local! {
-    static SPARES: Cell<Option<Box<Place>>> = const { Cell::new(None) };
+    static SPARES: UnsafeCell<Spares> = const { UnsafeCell::new(Spares { first: None, count: 0 }) };
+}
+
+/// Looks at the thread's spares; `None` where its locals are gone.
+#[inline(always)]
+fn with_spares<R>(f: impl FnOnce(&mut Spares) -> R) -> Option<R> {
+    // SAFETY: the spares are this thread's, and `f`, of which there are two, below, runs no code that comes here again.
+    SPARES.try_with(|spares| f(unsafe { &mut *spares.get() })).ok()
+}
+
+/// Puts something where there is nothing, which the compiler would make sure of by a call.
+#[inline(always)]
+fn put(place: &mut Option<Box<Place>>, with: Option<Box<Place>>) {
+    let before = mem::replace(place, with);
+    debug_assert!(before.is_none());
+    mem::forget(before);
 }
 
 impl KeptContext {
     #[inline(always)]
     pub(crate) fn new(context: Context) -> Self {
-        // A thread whose locals are gone has no spares.
-        let spare = SPARES.try_with(|spares| {
-            let mut first = spares.take()?;
-            replace_none(spares, first.next.take());
+        let spare = with_spares(|spares| {
+            let mut first = spares.first.take()?;
+            put(&mut spares.first, first.next.take());
+            spares.count -= 1;
             Some(first)
         });
-        let place = match spare.ok().flatten() {
+        let place = match spare.flatten() {
             Some(mut spare) => {
-                spare.context = context;
+                // SAFETY: what is written over holds nothing.
+                unsafe { ptr::write(&raw mut spare.context, context) };
                 spare
             }
-            None => Box::new(Place { context, next: None, others: 0 }),
+            None => Box::new(Place { context, next: None }),
         };
         Self { place: NonNull::from(Box::leak(place)) }
     }
@@ -68,15 +88,14 @@ impl Drop for KeptContext {
         let mut place = unsafe { Box::from_raw(self.place.as_ptr()) };
         // What is in it is dropped first: nobody knows what that does, and it may end another span.
         place.context.carried = None;
-        place.context.recording = None;
-        let _ = SPARES.try_with(|spares| {
-            let rest = spares.take();
-            place.others = rest.as_ref().map_or(0, |first| first.others + 1);
-            if place.others < SPARES_MAX {
-                mem::forget(mem::replace(&mut place.next, rest));
-                replace_none(spares, Some(place));
-            } else {
-                replace_none(spares, rest);
+        if place.context.recording.is_some() {
+            place.context.recording = None;
+        }
+        with_spares(|spares| {
+            if spares.count < SPARES_MAX {
+                put(&mut place.next, spares.first.take());
+                put(&mut spares.first, Some(place));
+                spares.count += 1;
             }
         });
     }
@@ -86,14 +105,6 @@ impl fmt::Debug for KeptContext {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.get().fmt(f)
     }
-}
-
-/// Puts something where there is nothing, which the compiler would make sure of by a call.
-#[inline(always)]
-fn replace_none(spares: &Cell<Option<Box<Place>>>, with: Option<Box<Place>>) {
-    let before = spares.replace(with);
-    debug_assert!(before.is_none());
-    mem::forget(before);
 }
 
 #[cfg(test)]
@@ -112,19 +123,18 @@ mod tests {
     }
 
     fn spares() -> usize {
-        SPARES.with(|spares| {
-            let rest = spares.take();
-            let count = rest.as_ref().map_or(0, |first| first.others + 1);
-            let mut place = rest.as_deref();
-            for _ in 0..count {
-                let spare = place.expect("as many as are counted");
+        let counted = with_spares(|spares| {
+            let mut places = 0;
+            let mut place = spares.first.as_deref();
+            while let Some(spare) = place {
                 assert!(spare.context.carried.is_none(), "nothing stays in a spare");
+                places += 1;
                 place = spare.next.as_deref();
             }
-            assert!(place.is_none(), "as many as are counted");
-            spares.set(rest);
-            count
-        })
+            assert_eq!(places, spares.count);
+            places
+        });
+        counted.unwrap()
     }
 
     #[test]

@@ -158,6 +158,27 @@ impl Span {
         }
     }
 
+    /// The text of an attribute, as far as it is recorded; `None` where the span is not, or the attribute is not set, or no text.
+    ///
+    /// It is looked for among what is recorded: for who has to correct what was set, and not for every request.
+    ///
+    /// ```
+    /// use trace_core::semconv;
+    ///
+    /// let mut span = trace_core::span("shop.Stock/Count").attribute(semconv::RPC_METHOD, "shop.Stock/Count");
+    /// // There is no such method.
+    /// if let Some(method) = span.attribute_text(semconv::RPC_METHOD) {
+    ///     span.set_attribute(semconv::RPC_METHOD_ORIGINAL, &method);
+    ///     span.set_attribute(semconv::RPC_METHOD, "_OTHER");
+    /// }
+    /// ```
+    pub fn attribute_text<'a>(&mut self, key: impl Into<Key<'a>>) -> Option<String> {
+        let key = key.into();
+        let mut found = None;
+        self.record(|recorder, _| found = recorder.attribute_text(key.as_str()).map(str::to_owned));
+        found
+    }
+
     /// Links the span to another one, of this or another trace.
     #[must_use = "a span ends when it is dropped"]
     pub fn link(mut self, context: SpanContext) -> Self {

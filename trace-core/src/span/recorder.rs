@@ -15,7 +15,9 @@ use super::{Key, Link, SpanKind, SpanLimits, SpanName, StatusCode, Value};
 use crate::context::SpanContext;
 use crate::export::chunk::SPAN_BYTES_MAX;
 use crate::export::queue::Queue;
-use crate::otlp::encode::{cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value};
+use crate::otlp::encode::{
+    STRING, cut_bytes, key_value_len, len_field_len, put_formatted, put_head, put_key_value,
+};
 use crate::otlp::tail::Tail;
 use crate::otlp::wire::{fixed32_tag, fixed64_tag, len_tag, put_varint, varint_tag};
 use crate::{SpanId, TraceId, semconv};
@@ -586,16 +588,33 @@ impl Recorder {
     /// Takes out the attribute with this key; whether there was one.
     #[inline(never)]
     fn remove_attribute(&mut self, key: &str) -> bool {
+        let found = self.find_attribute(key);
+        if let Some(at) = found {
+            self.remove(at);
+        }
+        found.is_some()
+    }
+
+    /// Where the field of an attribute begins.
+    fn find_attribute(&self, key: &str) -> Option<usize> {
         let mut at = self.rest as usize;
         while at < self.bytes.len() {
             let (len, content) = field_at(&self.bytes[at..]);
             if self.bytes[at] == ATTRIBUTES && field_at(content).1 == key.as_bytes() {
-                self.remove(at);
-                return true;
+                return Some(at);
             }
             at += len;
         }
-        false
+        None
+    }
+
+    /// The text of an attribute, if it is set and its value is one.
+    pub(crate) fn attribute_text(&self, key: &str) -> Option<&str> {
+        let (_, key_value) = field_at(&self.bytes[self.find_attribute(key)?..]);
+        let (key_len, _) = field_at(key_value);
+        let (_, value) = field_at(&key_value[key_len..]);
+        let text = (*value.first()? == STRING).then(|| field_at(value).1)?;
+        std::str::from_utf8(text).ok()
     }
 
     /// Takes out the length-delimited field that begins here.

@@ -1673,3 +1673,28 @@ fn encoded_attributes_are_set_one_by_one_where_they_cannot_simply_be_copied() {
     assert_eq!((read.attributes.len(), read.dropped_attributes_count), (2, 1));
     assert_eq!(attribute(&read.attributes, "url.full"), Some(&string("fir")));
 }
+
+#[test]
+fn the_text_of_an_attribute_is_found_among_what_is_recorded() {
+    let tracer = Judged::new();
+    let long = "l".repeat(300);
+    let mut span = tracer
+        .span("read")
+        .attribute(semconv::SERVER_PORT, 80)
+        .attribute(semconv::RPC_METHOD, "shop.Stock/Count")
+        .attribute("shop.long", &long)
+        .attribute("shop.empty", "");
+    span.add_event("rpc.method", &[("rpc.method".into(), "of the event".into())]);
+    let kept = span.context().clone();
+    for _ in 0..2 {
+        assert_eq!(span.attribute_text(semconv::RPC_METHOD).as_deref(), Some("shop.Stock/Count"));
+        assert_eq!(span.attribute_text("shop.long").as_deref(), Some(&*long));
+        assert_eq!(span.attribute_text("shop.empty").as_deref(), Some(""));
+        assert_eq!(span.attribute_text(semconv::SERVER_PORT), None, "it is a number");
+        assert_eq!(span.attribute_text("shop"), None);
+    }
+    drop(kept);
+    span.set_attribute(semconv::RPC_METHOD, "_OTHER");
+    assert_eq!(span.attribute_text("rpc.method").as_deref(), Some("_OTHER"));
+    assert_eq!(Span::unrecorded(Context::new()).attribute_text("rpc.method"), None);
+}
