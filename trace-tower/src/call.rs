@@ -53,7 +53,8 @@ pub trait Call {
     }
 
     /// The call is over. Called once, and only for a span that records, which ends after it. Where somebody catches a panic and
-    /// goes on polling, a head and trailers may still come before that. A panic in here is lost, if it is told of one.
+    /// goes on polling, a head and trailers may still come before that. A panic in here is lost if it is told of one, or goes on in
+    /// its place where [its message is wanted](Self::wants_panics).
     fn end(&mut self, span: &mut Span, ending: Ending<'_>);
 }
 
@@ -200,6 +201,13 @@ impl<C: Call> OpenCall<C> {
         Self { span, call, over: false }
     }
 
+    /// Whether [`call_inside`] has to be careful: the message of a panic is wanted, or somebody panics already, so that whether
+    /// there is a panic does not tell how a service is left.
+    #[inline]
+    pub(crate) fn needs_care(&self) -> bool {
+        self.call.wants_panics() || thread::panicking()
+    }
+
     /// Says how the call ended, and ends its span.
     #[inline]
     pub(crate) fn end(mut self, ending: Ending<'_>) {
@@ -278,19 +286,19 @@ impl<C: Call> Drop for Inside<'_, C> {
 /// the call ends here.
 ///
 /// The future that a service returns is large, and moved several times unless this is a call by itself, does nothing but dropping
-/// after the service is called, and is called by those who have nothing to drop should it panic.
+/// after the service is called, and is called by those who have nothing to drop should it panic. (What unwinds and is no panic
+/// of Rust's leaves the span behind.)
 #[inline(never)]
 pub(crate) fn call_inside<S, B, C: Call>(
     service: &mut S,
     request: Request<B>,
     open: &mut Option<OpenCall<C>>,
+    with_care: bool,
 ) -> S::Future
 where
     S: Service<Request<B>>,
 {
-    let call = open.as_mut().expect(OPEN);
-    if call.call.wants_panics() || thread::panicking() {
-        // Where somebody panics already, that does not tell how the service is left.
+    if with_care {
         return call_with_care(service, request, open);
     }
     let calling = Calling(open);

@@ -145,7 +145,7 @@ pub(crate) const COSTS: &[Cost] = &[
             file("trace-core/src/span/builder.rs"),
             functions("trace-core/src/span/cell.rs", &["new"]),
             functions("trace-core/src/span/mod.rs", &["recorded", "inert"]),
-            file("trace-core/src/span/kept.rs"),
+            file("trace-core/src/context/kept.rs"),
             lines("trace-tower/src/server/http.rs", &["tracer.span("]),
         ],
     },
@@ -188,13 +188,10 @@ pub(crate) const COSTS: &[Cost] = &[
     Cost {
         phase: ATTRIBUTES,
         name: "`server.address`, `server.port`",
-        reason: "`Host`, checked and taken apart.",
+        reason: "`Host` is that of the request before it, and becomes what that became, which was encoded then.",
         claims: &[
             file("trace-tower/src/conventions/server_address.rs"),
-            lines(
-                "trace-tower/src/server/http.rs",
-                &["SERVER_ADDRESS", "SERVER_PORT", "ServerAddress", "port_or_default"],
-            ),
+            lines("trace-tower/src/server/http.rs", &["set_server", "= authority("]),
         ],
     },
     Cost {
@@ -247,14 +244,11 @@ pub(crate) const COSTS: &[Cost] = &[
     Cost {
         phase: CALL,
         name: "span made current, and left",
-        reason: "Before and after the service is called, its future polled, and its body polled: the span's context and the thread's change places.",
+        reason: "Before and after the service is called, its future polled, and its body polled: the thread points to the span's context. A panic on the way would be noted.",
         claims: &[
             file("trace-core/src/context/current.rs"),
-            functions("trace-core/src/span/mod.rs", &["attach"]),
-            lines("trace-core/src/span/mod.rs", &["swap_current"]),
-            functions("trace-tower/src/call.rs", &["enter", "leave"]),
-            lines("trace-tower/src/server/future.rs", &["open.enter()", "inside.leave()"]),
-            lines("trace-tower/src/server/body.rs", &["open.enter()", "inside.leave()"]),
+            functions("trace-core/src/span/mod.rs", &["enter"]),
+            functions("trace-tower/src/call.rs", &["run", "drop"]),
         ],
     },
     Cost {
@@ -266,7 +260,7 @@ pub(crate) const COSTS: &[Cost] = &[
             file("trace-tower/src/server/service.rs"),
             file("trace-axum/src/service.rs"),
             functions("trace-axum/src/future.rs", &["new"]),
-            functions("trace-tower/src/call.rs", &["new"]),
+            functions("trace-tower/src/call.rs", &["new", "call_inside"]),
             functions("trace-tower/src/server/http.rs", &["start"]),
         ],
     },

@@ -12,6 +12,8 @@
 //! - A context whose guard is dropped while another one is current may be what a scope or a guard will bring back. So it stays
 //!   where it is, and is passed over by whoever brings it back, until nothing is current on the thread: then no scope is
 //!   entered, and no guard's context will be current again.
+//! - Where it is certain that one other guard, and nobody else, would bring it back, it goes at once, and that guard brings back
+//!   what came before it: so spans of `tracing` that are exited in another order than they were entered do not pile up.
 
 use std::cell::{Cell, RefCell};
 use std::marker::PhantomData;
@@ -36,13 +38,23 @@ thread_local! {
 }
 
 thread_local! {
-    /// The contexts whose guards were dropped while another one was current.
-    static LATE: RefCell<Vec<Late>> = const { RefCell::new(Vec::new()) };
+    static LATE: RefCell<AllLate> = const { RefCell::new(AllLate(Vec::new())) };
 }
+
+/// The contexts whose guards were dropped while another one was current.
+struct AllLate(Vec<Late>);
 
 struct Late {
     context: KeptContext,
     before: *const Context,
+}
+
+impl Drop for AllLate {
+    fn drop(&mut self) {
+        // The thread ends. There is no scope to return to, and guards that other locals hold may bring back none of these.
+        CURRENT.set(ptr::null());
+        IS_LATE.set(false);
+    }
 }
 
 /// From now on no span is recorded that this thread starts, whoever starts it, by whatever tracer, below whatever
@@ -129,10 +141,17 @@ impl Attached {
         Self { context: Some(context), before }
     }
 
-    /// Drops this, and `after` will bring back what this would.
+    /// Drops this, as far as it can be: what is left is to be dropped where nothing is borrowed.
+    ///
+    /// If `after` became current when this was so, it will bring back what this would, and nobody else brings this one back.
     #[cfg(feature = "tracing")]
-    pub(crate) fn make_way_for(self, after: &mut Self) {
+    pub(crate) fn make_way_for(mut self, after: &mut Self) -> Result<KeptContext, Self> {
+        let own = self.context.as_ref().map_or(ptr::null(), |context| ptr::from_ref(context.get()));
+        if after.before != own || CURRENT.get() == own {
+            return Err(self);
+        }
         after.before = self.before;
+        self.context.take().ok_or(self)
     }
 }
 
@@ -147,9 +166,13 @@ impl Drop for Attached {
             return bring_back(self.before);
         }
         let mut late = Some(Late { context, before: self.before });
-        let _ = LATE.try_with(|all| all.borrow_mut().extend(late.take()));
-        IS_LATE.set(true);
-        // A thread whose locals are gone does nothing more that would take memory.
+        let _ = LATE.try_with(|all| {
+            if let Ok(mut all) = all.try_borrow_mut() {
+                all.0.extend(late.take());
+                IS_LATE.set(true);
+            }
+        });
+        // Left over where the thread's locals are gone, or where an allocator comes here from `extend`.
         mem::forget(late);
     }
 }
@@ -158,13 +181,13 @@ impl Drop for Attached {
 #[cold]
 fn pass_over() {
     let dropped = LATE.try_with(|late| {
-        let mut late = late.borrow_mut();
-        while let Some(gone) = late.iter().find(|late| ptr::eq(late.context.get(), CURRENT.get())) {
+        let Ok(mut late) = late.try_borrow_mut() else { return Vec::new() };
+        while let Some(gone) = late.0.iter().find(|late| ptr::eq(late.context.get(), CURRENT.get())) {
             CURRENT.set(gone.before);
         }
         let is_over = CURRENT.get().is_null();
         IS_LATE.set(!is_over);
-        if is_over { mem::take(&mut *late) } else { Vec::new() }
+        if is_over { mem::take(&mut late.0) } else { Vec::new() }
     });
     // Not while the list is borrowed: a span may end with its context.
     drop(dropped);

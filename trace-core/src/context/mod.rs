@@ -178,7 +178,8 @@ impl Context {
     /// Makes this the thread's context until the guard is dropped.
     ///
     /// Guards are dropped in the reverse order of their making, as scopes nest. One that is dropped while another context is
-    /// current leaves that one so, and its own is passed over from then on. Never hold one across an `.await`: a future that moves to another
+    /// current leaves that one so, and its own is passed over from then on; it takes memory, and so does its span, for as long
+    /// as anything is current on the thread. Never hold one across an `.await`: a future that moves to another
     /// thread would leave its context behind, and the compiler prevents it where futures must be `Send`. Use
     /// [`FutureExt::in_context`] there.
     #[must_use = "the context is current until the guard is dropped"]

@@ -1,6 +1,7 @@
 use std::pin::pin;
 use std::task::{Context as TaskContext, Poll, Waker};
 
+#[cfg(feature = "tracing")]
 use proptest::strategy::Strategy as _;
 
 use super::*;
@@ -68,19 +69,49 @@ fn a_guard_that_is_dropped_late_leaves_what_is_current() {
     assert_eq!(current_id(), None);
 }
 
+#[test]
+fn what_is_current_when_a_thread_ends_is_not_brought_back_by_its_locals() {
+    /// Looks at what is current when the thread takes its locals down, after dropping what it holds.
+    struct Local(std::cell::RefCell<Vec<ContextGuard>>);
+    impl Drop for Local {
+        fn drop(&mut self) {
+            self.0.borrow_mut().clear();
+            let _ = Context::current();
+        }
+    }
+    thread_local! {
+        static LOOKS: Local = const { Local(std::cell::RefCell::new(Vec::new())) };
+        static HOLDS: Local = const { Local(std::cell::RefCell::new(Vec::new())) };
+    }
+    let thread = std::thread::spawn(|| {
+        LOOKS.with(|_| {});
+        HOLDS.with(|_| {});
+        let (one, two) = (context().attach(), context().attach());
+        drop(one);
+        HOLDS.with(|holds| holds.0.borrow_mut().push(two));
+    });
+    assert!(thread.join().is_ok());
+}
+
 /// What a thread does with contexts.
+#[cfg(feature = "tracing")]
 #[derive(Clone, Copy, Debug)]
 enum Step {
     Attach,
     /// Drops one of the guards.
     Drop(proptest::sample::Index),
     Leak(proptest::sample::Index),
+    /// Enters a span of `tracing`.
+    EnterSpan,
+    /// Exits one of those.
+    ExitSpan(proptest::sample::Index),
     /// Does in a scope what comes up to `Leave`.
     Enter,
     Leave,
 }
 
 /// What is current: the same said by lists, where nothing is ever freed.
+#[cfg(feature = "tracing")]
 #[derive(Default)]
 struct Model {
     current: Option<usize>,
@@ -89,6 +120,7 @@ struct Model {
     gone: Vec<bool>,
 }
 
+#[cfg(feature = "tracing")]
 impl Model {
     fn make_current(&mut self) -> usize {
         self.before.push(self.current);
@@ -114,19 +146,28 @@ impl Model {
 }
 
 /// The contexts that were made, each with memory that tells whether it is still held.
+#[cfg(feature = "tracing")]
 struct Made {
     contexts: Vec<(SpanId, std::sync::Weak<Carried>)>,
     guards: Vec<(usize, ContextGuard)>,
+    /// The spans of `tracing` that are entered.
+    entered: Vec<usize>,
     leaked: usize,
     model: Model,
 }
 
+#[cfg(feature = "tracing")]
 impl Made {
     fn make(&mut self) -> Context {
         let context = context().with_trace_state("made=1".parse().expect("a valid list"));
         let carried = context.carried.as_ref().expect("it is not empty");
         self.contexts.push((id(&context).expect("it has ids"), std::sync::Arc::downgrade(carried)));
         context
+    }
+
+    fn exit(&mut self, place: usize) {
+        crate::bridge::tracing::entered::exit(place as u64);
+        self.model.drop(place);
     }
 
     fn run(&mut self, steps: &mut std::slice::Iter<'_, Step>) {
@@ -146,7 +187,17 @@ impl Made {
                     std::mem::forget(guard);
                     self.leaked += 1;
                 }
-                Step::Drop(_) | Step::Leak(_) => {}
+                Step::EnterSpan => {
+                    let context = self.make();
+                    let place = self.model.make_current();
+                    crate::bridge::tracing::entered::enter(place as u64, context);
+                    self.entered.push(place);
+                }
+                Step::ExitSpan(index) if !self.entered.is_empty() => {
+                    let place = self.entered.remove(index.index(self.entered.len()));
+                    self.exit(place);
+                }
+                Step::Drop(_) | Step::Leak(_) | Step::ExitSpan(_) => {}
                 Step::Enter => {
                     let context = self.make();
                     let place = self.model.make_current();
@@ -164,6 +215,7 @@ impl Made {
     }
 }
 
+#[cfg(feature = "tracing")]
 proptest::proptest! {
     #[test]
     fn whatever_becomes_of_guards_what_is_current_is_there(
@@ -172,6 +224,8 @@ proptest::proptest! {
                 4 => proptest::strategy::Just(Step::Attach),
                 4 => proptest::prelude::any::<proptest::sample::Index>().prop_map(Step::Drop),
                 1 => proptest::prelude::any::<proptest::sample::Index>().prop_map(Step::Leak),
+                4 => proptest::strategy::Just(Step::EnterSpan),
+                4 => proptest::prelude::any::<proptest::sample::Index>().prop_map(Step::ExitSpan),
                 3 => proptest::strategy::Just(Step::Enter),
                 3 => proptest::strategy::Just(Step::Leave),
             ],
@@ -180,7 +234,7 @@ proptest::proptest! {
     ) {
         // On a thread of its own, which may be left with anything.
         let run = std::thread::spawn(move || {
-            let mut made = Made { contexts: Vec::new(), guards: Vec::new(), leaked: 0, model: Model::default() };
+            let mut made = Made { contexts: Vec::new(), guards: Vec::new(), entered: Vec::new(), leaked: 0, model: Model::default() };
             let mut steps = steps.iter();
             while !steps.as_slice().is_empty() {
                 made.run(&mut steps);
@@ -189,6 +243,9 @@ proptest::proptest! {
             for (place, guard) in made.guards.drain(..) {
                 drop(guard);
                 made.model.drop(place);
+            }
+            for place in std::mem::take(&mut made.entered) {
+                made.exit(place);
             }
             let current = made.model.current.map(|current| made.contexts[current].0);
             assert_eq!(current_id(), current);

@@ -138,3 +138,6 @@ impl fmt::Debug for EncodedAttributes {
 
 /// How many bytes are copied at once: for a few attributes that takes less than to look how long they are.
 pub(super) const HALF: usize = EncodedAttributes::BYTES / 2;
+
+// Where one more attribute fits into a span, so does a half.
+const _: () = assert!(HALF <= Row::BYTES_MAX);

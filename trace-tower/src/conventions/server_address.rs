@@ -172,8 +172,8 @@ impl Last {
     fn put_by(&mut self, authority: &[u8], host: &str, port: Option<u16>) {
         let Self { attributes, .. } = self;
         attributes.clear();
-        // Beside an address that is written otherwise there may be a password.
-        let is_encoded = authority.starts_with(host.as_bytes())
+        // Before an address there may be a password, which is not to stay.
+        let is_encoded = ptr::eq(authority.as_ptr(), host.as_ptr())
             && attributes.add(semconv::SERVER_ADDRESS, host)
             && port.is_none_or(|port| attributes.add(semconv::SERVER_PORT, port));
         match self.authority.get_mut(..authority.len()) {
@@ -278,6 +278,7 @@ mod tests {
             (&too_long, None),
             ("127.0.0.1:80", Some((r#"{"server.address": "127.0.0.1", "server.port": 80}"#, true))),
             ("me:secret@shop.example:8080", None),
+            ("shop:secret@shop", None),
             ("[::1]:8080", None),
             ("shop.example:", Some((r#"{"server.address": "shop.example"}"#, false))),
         ] {

@@ -68,7 +68,7 @@
 //! never traced. A context guard of this crate that is opened inside an entered `tracing` span must be
 //! dropped before the span is exited.
 
-mod entered;
+pub(crate) mod entered;
 mod fields;
 mod layer;
 mod log_lines;
