@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::error::Error;
 use std::io;
-use std::mem;
+use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::thread;
@@ -201,13 +201,6 @@ impl<C: Call> OpenCall<C> {
         Self { span, call, over: false }
     }
 
-    /// Whether [`call_inside`] has to be careful: the message of a panic is wanted, or somebody panics already, so that whether
-    /// there is a panic does not tell how a service is left.
-    #[inline]
-    pub(crate) fn needs_care(&self) -> bool {
-        self.call.wants_panics() || thread::panicking()
-    }
-
     /// Says how the call ended, and ends its span.
     #[inline]
     pub(crate) fn end(mut self, ending: Ending<'_>) {
@@ -293,16 +286,18 @@ pub(crate) fn call_inside<S, B, C: Call>(
     service: &mut S,
     request: Request<B>,
     open: &mut Option<OpenCall<C>>,
-    with_care: bool,
 ) -> S::Future
 where
     S: Service<Request<B>>,
 {
-    if with_care {
-        return call_with_care(service, request, open);
-    }
     let calling = Calling(open);
-    calling.0.as_mut().expect(OPEN).span.enter(|| service.call(request))
+    let call = calling.0.as_mut().expect(OPEN);
+    if call.call.wants_panics() || thread::panicking() {
+        // Where somebody panics already, that does not tell how the service is left.
+        let mut calling = ManuallyDrop::new(calling);
+        return call_with_care(service, request, calling.0);
+    }
+    call.span.enter(|| service.call(request))
 }
 
 #[cold]

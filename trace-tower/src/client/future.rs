@@ -45,10 +45,8 @@ impl<F> ResponseFuture<F> {
     where
         S: Service<Request<B>, Future = F>,
     {
-        let open = OpenCall::new(span, call);
-        let with_care = open.needs_care();
-        let mut open = ManuallyDrop::new(Some(open));
-        let inner = Some(call_inside(client, request, &mut open, with_care));
+        let mut open = ManuallyDrop::new(Some(OpenCall::new(span, call)));
+        let inner = Some(call_inside(client, request, &mut open));
         Self { inner, open: ManuallyDrop::into_inner(open) }
     }
 }

@@ -95,10 +95,8 @@ impl<F, C: Call> ResponseFuture<F, C> {
         S: Service<Request<B>, Future = F>,
     {
         let answer = Answer::from(request.method());
-        let open = OpenCall::new(span, call);
-        let with_care = open.needs_care();
-        let mut open = ManuallyDrop::new(Some(open));
-        let inner = Some(call_inside(service, request, &mut open, with_care));
+        let mut open = ManuallyDrop::new(Some(OpenCall::new(span, call)));
+        let inner = Some(call_inside(service, request, &mut open));
         Self { inner, open: ManuallyDrop::into_inner(open), answer }
     }
 }
