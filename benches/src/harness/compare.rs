@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write};
 
-use super::results::{BenchResult, Results};
+use super::results::{BenchResult, Figure, Results};
 use super::statistics::{Count, Quartiles};
 
 /// What two runs disagree on, in sentences.
@@ -47,6 +47,8 @@ impl Kind {
 #[derive(Clone, Copy, Debug)]
 struct Compared {
     kind: Kind,
+    /// What of it no run can tell: [`Kind::granularity`], or more.
+    granularity: f64,
     least: f64,
     middle: f64,
     most: f64,
@@ -54,15 +56,24 @@ struct Compared {
 
 impl Compared {
     fn count(kind: Kind, Count { least, median, most }: Count) -> Self {
-        Self { kind, least, middle: median, most }
+        Self { kind, granularity: kind.granularity(), least, middle: median, most }
     }
 
     fn ratio(Quartiles { lower, median, upper }: Quartiles) -> Self {
-        Self { kind: Kind::Ratio, least: lower, middle: median, most: upper }
+        let kind = Kind::Ratio;
+        Self { kind, granularity: kind.granularity(), least: lower, middle: median, most: upper }
+    }
+
+    /// The same, of a count that is what is left of one by taking another away: to a thousandth of that one, which by itself
+    /// varies so much, where it has sixty thousand instructions and a socket.
+    fn beyond(self, base: Option<Count>) -> Self {
+        let granularity = base.map_or(0.0, |base| base.median / 1000.0).max(self.granularity);
+        Self { granularity, ..self }
     }
 
     fn agrees(&self, committed: &Self) -> bool {
-        let allowed = (committed.middle.abs() * self.kind.tolerance()).max(self.kind.granularity());
+        let allowed =
+            (committed.middle.abs() * self.kind.tolerance()).max(self.granularity.max(committed.granularity));
         self.least <= committed.most + allowed && committed.least <= self.most + allowed
     }
 }
@@ -130,10 +141,14 @@ fn figures<'a>(benches: impl Iterator<Item = &'a BenchResult>) -> BTreeMap<Strin
             figures.extend(found.map(|found| (name, found)));
         };
         for case in &bench.cases {
+            let is_base = |figure: &&Figure| case.added_to.as_deref() == Some(&*figure.entry);
+            let base = case.figures.iter().find(is_base).and_then(|base| base.instructions);
             for figure in &case.figures {
                 let what = |unit| format!("{}, {unit}", figure.entry);
                 let of = |kind| move |count| Compared::count(kind, count);
-                add(&case.name, &what("instructions"), figure.instructions.map(of(Kind::Instructions)));
+                let base = base.filter(|_| !is_base(&figure));
+                let instructions = figure.instructions.map(of(Kind::Instructions));
+                add(&case.name, &what("instructions"), instructions.map(|count| count.beyond(base)));
                 add(&case.name, &what("allocations"), figure.allocations.map(of(Kind::Allocations)));
             }
             for ratio in &case.ratios {
@@ -152,7 +167,7 @@ fn figures<'a>(benches: impl Iterator<Item = &'a BenchResult>) -> BTreeMap<Strin
 
 #[cfg(test)]
 mod tests {
-    use super::super::results::{CaseResult, Figure, RatioResult};
+    use super::super::results::{CaseResult, RatioResult};
     use super::super::{Clock, Goal, Machine, Section};
     use super::*;
 
@@ -209,6 +224,27 @@ mod tests {
         let comparison = Comparison::of(&committed, &results(Some(1020.0), 8.1, 0.57));
         assert_eq!(comparison, Comparison { compared: 4, ..Comparison::default() });
         assert!(comparison.agrees());
+    }
+
+    #[test]
+    fn what_is_left_of_two_counts_is_as_exact_as_they_are() {
+        let added = |base: f64, left: f64| {
+            let mut results = results(Some(left), 8.0, 0.5);
+            let case = &mut results.benches[0].cases[0];
+            let bare = Figure {
+                entry: "bare".to_owned(),
+                instructions: Count::of(&[base]),
+                ..case.figures[0].clone()
+            };
+            case.figures.push(bare);
+            case.added_to = Some("bare".to_owned());
+            results
+        };
+        let committed = added(60_000.0, 1450.0);
+        assert!(Comparison::of(&committed, &added(60_000.0, 1505.0)).agrees());
+        assert!(!Comparison::of(&committed, &added(60_000.0, 1515.0)).agrees());
+        // The base itself is one count.
+        assert!(!Comparison::of(&committed, &added(61_500.0, 1450.0)).agrees());
     }
 
     #[test]
