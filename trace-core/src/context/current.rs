@@ -4,7 +4,7 @@
 //! which lends it while some of its work is done ([`Entered`]), or to one that a guard has put by ([`Attached`]).
 //!
 //! Why what it points to is there:
-//! - Scopes nest: only this crate makes an [`Entered`], and drops it before all that were there before it, and before the context
+//! - Scopes nest: only [`enter`] makes an [`Entered`], and drops it before all that were there before it, and before the context
 //!   that was entered goes. Whatever was current when a scope was entered is brought back when it is left.
 //! - A guard may be kept beyond the scope in which it was made, leaked, or dropped in any order. It brings back what was current
 //!   before it only where its own context is current. Then every scope is still entered that was so when it was made: one that was
@@ -87,7 +87,7 @@ pub(crate) fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
 }
 
 /// A context that is current while some of its work is done, until this is dropped, also by a panic.
-pub(crate) struct Entered<'a> {
+struct Entered<'a> {
     before: *const Context,
     context: PhantomData<&'a Context>,
 }
@@ -98,7 +98,7 @@ impl<'a> Entered<'a> {
     /// # Safety
     /// This is dropped before whatever is entered earlier on this thread, and not leaked.
     #[inline(always)]
-    pub(crate) unsafe fn new(context: &'a Context) -> Self {
+    unsafe fn new(context: &'a Context) -> Self {
         Self { before: CURRENT.replace(context), context: PhantomData }
     }
 }

@@ -54,8 +54,5 @@ where
     F: FnOnce() -> R,
 {
     let context = Context::current();
-    move || {
-        let _guard = context.attach();
-        f()
-    }
+    move || context.in_scope(f)
 }

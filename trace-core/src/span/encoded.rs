@@ -47,8 +47,8 @@ impl EncodedAttributes {
     }
 
     /// Adds an attribute, if its key is one of [`semconv`](crate::semconv)'s that has not been added, its value is a number or a text
-    /// of 100 bytes at most, with its key, and there is room for the longest one, which takes half of [all bytes](Self::BYTES). Else nothing is added, and it
-    /// is `false`.
+    /// of 100 bytes at most, with its key, and there is room for the longest one, which takes half of [all bytes](Self::BYTES).
+    /// Else nothing is added, and it is `false`.
     #[must_use = "what is not added is to be set on each span"]
     pub fn add<'a>(&mut self, key: Key<'a>, value: impl Into<Value<'a>>) -> bool {
         let mut row = self.row();
