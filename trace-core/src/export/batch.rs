@@ -8,6 +8,8 @@ use std::fmt;
 use std::ops::{Deref, Range};
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::chunk::{CHUNK_BYTES, CHUNK_SPANS, Chunk};
 use super::queue::Queue;
 use crate::otlp::request::Run;
@@ -26,6 +28,18 @@ pub(crate) struct Part {
     chunk: Arc<Lease>,
     frames: Range<usize>,
     bytes: usize,
+}
+
+/// The fields of some spans of a chunk.
+struct Fields {
+    chunk: Arc<Lease>,
+    frames: Range<usize>,
+}
+
+impl AsRef<[u8]> for Fields {
+    fn as_ref(&self) -> &[u8] {
+        self.chunk.run(self.frames.clone())
+    }
 }
 
 /// Spans that are sent together.
@@ -117,6 +131,13 @@ impl Batch {
             Some(part) => part.chunk.run(run.from as usize..run.to as usize),
             None => &[],
         }
+    }
+
+    /// The same, to be kept: the chunk goes back to its queue when they are dropped, too.
+    pub(crate) fn share(&self, run: Run) -> Option<Bytes> {
+        let part = self.parts.get(run.part as usize)?;
+        let frames = run.from as usize..run.to as usize;
+        Some(Bytes::from_owner(Fields { chunk: Arc::clone(&part.chunk), frames }))
     }
 
     /// The spans in runs of the same scope, in the order in which they came.

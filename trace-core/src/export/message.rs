@@ -1,8 +1,9 @@
-//! An export request on its way out: bytes gathered from chunks piece by piece, as often as they have to be sent.
+//! An export request on its way out, piece by piece, as often as it has to be sent.
 //!
-//! A request is never put together in memory. Its body copies at most [`PIECE_BYTES_MAX`] at a time out of the chunks,
-//! so that a batch in flight takes a few pieces besides the chunks; a compressed request is kept, because compressing
-//! it again for each attempt would cost more than its memory.
+//! A request is never put together in memory. Its spans go to the connection as they lie in their chunks, many at a time; what
+//! is short (what stands around the spans, and a few spans of one scope between those of others) is copied together, at most
+//! [`PIECE_BYTES_MAX`] at a time. A compressed request is kept, because compressing it again for each attempt would cost more
+//! than its memory.
 
 use std::cell::RefCell;
 use std::convert::Infallible;
@@ -17,9 +18,12 @@ use http_body::{Frame, SizeHint};
 use super::batch::Batch;
 use crate::otlp::request::{Layout, Piece};
 
-/// The most bytes of one piece of a body: large enough that what a piece costs (an allocation, a part of a system call)
+/// The most bytes of a piece that is copied: large enough that what a piece costs (an allocation, a part of a system call)
 /// is little for its bytes, small enough that a batch in flight takes little memory.
 const PIECE_BYTES_MAX: usize = 64 << 10;
+
+/// Spans of so many bytes that lie together are a piece of their own, and not copied: to copy them would take longer.
+const SHARED_BYTES_MIN: usize = 4 << 10;
 
 /// A request: a batch and what stands around its spans.
 #[derive(Debug)]
@@ -85,6 +89,14 @@ impl Message {
         match *piece {
             Piece::Head { from, to } => &self.layout.heads()[from as usize..to as usize],
             Piece::Spans(run) => self.batch.run(run),
+        }
+    }
+
+    /// A piece of the layout if it is long enough to be shared where it lies.
+    fn shared(&self, piece: usize) -> Option<Bytes> {
+        match self.layout.pieces().get(piece) {
+            Some(piece @ &Piece::Spans(run)) if is_long(piece) => self.batch.share(run),
+            _ => None,
         }
     }
 }
@@ -162,12 +174,21 @@ impl Body {
         piece
     }
 
+    /// The next piece of a message in memory: many spans as they lie, or short pieces copied together.
     fn gather(&mut self) -> Bytes {
         let Wire::Plain(message) = &self.wire else { return Bytes::new() };
+        if self.prefix.is_empty()
+            && let Some(shared) = message.shared(self.piece)
+        {
+            self.piece += 1;
+            return shared;
+        }
         let mut memory = Memory::take(self.left.min(PIECE_BYTES_MAX));
         let out = &mut memory.0;
         out.extend_from_slice(&std::mem::take(&mut self.prefix));
-        while let Some(piece) = message.layout.pieces().get(self.piece) {
+        while let Some(piece) = message.layout.pieces().get(self.piece)
+            && !is_long(piece)
+        {
             let bytes = &message.bytes(piece)[self.offset..];
             let room = PIECE_BYTES_MAX - out.len();
             if bytes.len() > room {
@@ -246,6 +267,14 @@ impl Drop for Memory {
                 ready.push(memory);
             }
         });
+    }
+}
+
+/// Whether a piece is one of a body, too, where it lies.
+const fn is_long(piece: &Piece) -> bool {
+    match piece {
+        Piece::Spans(run) => run.bytes as usize >= SHARED_BYTES_MIN,
+        Piece::Head { .. } => false,
     }
 }
 

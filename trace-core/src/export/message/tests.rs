@@ -7,6 +7,7 @@ use super::*;
 use crate::export::batch::{BatchLimits, Lease, Part, Waiting};
 use crate::export::chunk::Chunk;
 use crate::export::fixture::queue;
+use crate::otlp::wire::FIELD_HEAD_MAX;
 use crate::otlp::{OwnedValue, SpanData, decode_request, request, sample};
 use crate::span::Scope;
 
@@ -41,7 +42,7 @@ fn read(mut body: Body) -> Vec<u8> {
     let mut cx = Context::from_waker(std::task::Waker::noop());
     while let Poll::Ready(Some(Ok(frame))) = http_body::Body::poll_frame(Pin::new(&mut body), &mut cx) {
         let piece = frame.into_data().unwrap();
-        assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES_MAX);
+        assert!(!piece.is_empty() && piece.len() <= PIECE_BYTES_MAX + FIELD_HEAD_MAX);
         bytes.extend_from_slice(&piece);
         assert_eq!(http_body::Body::size_hint(&body).exact(), Some(exact - bytes.len() as u64));
     }
