@@ -83,7 +83,7 @@ impl Chunk {
     }
 
     /// Appends a span of at most [`SPAN_BYTES_MAX`], if there is room.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn push(&mut self, span: &[u8], scope: &'static Scope, local_root: bool) -> bool {
         let room = self.bytes.capacity() - self.bytes.len();
         let field = span.len() + wire::FIELD_HEAD_MAX;

@@ -154,7 +154,7 @@ impl Queue {
     }
 
     /// Takes memory for a new live span and counts it as started, or says that there is none.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(&self, parent: ParentOrigin) -> Option<Box<SpanCell>> {
         let Some((slot, mut inner)) = self.try_any_slot() else {
             let cell = self.allocate_cell()?;
@@ -186,6 +186,7 @@ impl Queue {
     }
 
     /// Takes an ended span: its bytes go into a chunk, or are dropped and counted.
+    #[inline(never)]
     pub(crate) fn end(&self, span: &[u8], life: &Life) {
         match self.try_any_slot() {
             Some((slot, mut inner)) => self.end_in(slot, &mut inner, span, life),
@@ -194,7 +195,7 @@ impl Queue {
     }
 
     /// As [`end`](Self::end), and takes back the span's cell: one lock for both.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn end_and_recycle(&self, mut cell: Box<SpanCell>) {
         let slot = self.try_any_slot();
         let Some((life, span)) = cell.ended() else { return };
@@ -210,7 +211,7 @@ impl Queue {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn end_in(&self, slot: &Slot, inner: &mut SlotInner, span: &[u8], life: &Life) {
         slot.counters.live.sub(1);
         match self.append(inner, span, life.scope, life.local_root) {
@@ -239,6 +240,7 @@ impl Queue {
     }
 
     /// Takes back the cell of a span that has ended.
+    #[inline(never)]
     pub(crate) fn recycle_cell(&self, cell: Box<SpanCell>) {
         match self.try_any_slot() {
             Some((_, mut inner)) => self.pool(&mut inner, cell),
@@ -500,7 +502,7 @@ impl Queue {
 
     // What is inside.
 
-    #[inline]
+    #[inline(always)]
     fn try_any_slot(&self) -> Option<(&Slot, TryLockGuard<'_, SlotInner>)> {
         let slot = self.any_slot();
         match slot.try_lock() {
@@ -522,13 +524,13 @@ impl Queue {
     }
 
     /// The thread's own slot, to count in.
-    #[inline]
+    #[inline(always)]
     fn any_slot(&self) -> &Slot {
         // Their number is a power of two.
         &self.slots[slot_hint() & (self.slots.len() - 1)]
     }
 
-    #[inline]
+    #[inline(always)]
     fn append(
         &self,
         inner: &mut SlotInner,
@@ -705,7 +707,7 @@ impl Queue {
             .find_map(|slot| slot.try_lock().and_then(|mut inner| inner.pool.pop()))
     }
 
-    #[inline]
+    #[inline(always)]
     fn pool(&self, inner: &mut SlotInner, mut cell: Box<SpanCell>) {
         if inner.closed {
             return self.free_cell(cell);

@@ -1,11 +1,10 @@
 //! The start of a span: where it belongs, whether it is recorded, and its ids.
 
-use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::{Key, Life, Run, Scope, Span, SpanKind, SpanName, Start, Value};
-use crate::clock::{self, Anchor};
-use crate::context::{Carried, Context, SpanContext, TraceFlags, is_quiet, with_current};
+use crate::clock;
+use crate::context::{Context, SpanContext, TraceFlags, is_quiet, with_current};
 use crate::id::{self, SpanId};
 use crate::pipeline::{self, Pipeline, Tracer};
 use crate::sampler::{ParentKind, SamplingParameters};
@@ -44,15 +43,13 @@ enum Parent<'a> {
     None,
 }
 
-/// What a span takes over from the context it is started in. It is copied out, so that nothing of ours is borrowed
-/// while a sampler runs.
-struct Origin {
-    span_context: Option<SpanContext>,
+/// Where a span starts.
+#[derive(Clone, Copy)]
+struct Origin<'a> {
+    /// What it starts below.
+    context: &'a Context,
+    /// Whose context that is, or the current one.
     tracer: Option<Tracer>,
-    carried: Option<Arc<Carried>>,
-    shed: bool,
-    /// The clock of the trace, where the parent is recorded here.
-    anchor: Option<Anchor>,
 }
 
 impl<'a> SpanBuilder<'a> {
@@ -153,122 +150,155 @@ impl<'a> SpanBuilder<'a> {
     /// Starts the span.
     #[must_use = "a span ends when it is dropped"]
     pub fn start(self) -> Span {
-        // Filled in place: what is returned from a thread's local is copied twice on its way.
-        let mut origin = Origin::NONE;
+        // What is current is looked at where it lies, for as long as no code of others runs.
+        with_current(|current| self.start_at(self.origin(current), Ask::Nobody))
+            .unwrap_or_else(|| self.start_by_sampler())
+    }
+
+    /// Starts the span where its sampler has to be asked, which may make something else current, or drop what was.
+    #[cold]
+    fn start_by_sampler(&self) -> Span {
+        let (context, tracer) = with_current(|current| {
+            let Origin { context, tracer } = self.origin(current);
+            (context.clone(), tracer)
+        });
+        let origin = Origin { context: &context, tracer };
+        self.start_at(origin, Ask::Sampler).unwrap_or_else(|| origin.unchanged(tracer, context.shed))
+    }
+
+    #[inline(always)]
+    fn origin<'b>(&self, current: &'b Context) -> Origin<'b>
+    where
+        'a: 'b,
+    {
+        static NONE: Context = Context::new();
         match self.parent {
-            Parent::Current => with_current(|current| origin.take_over(current)),
-            Parent::Given(parent) => origin.take_over(parent),
-            Parent::None => with_current(|current| origin.tracer = current.tracer),
+            Parent::Current => Origin { context: current, tracer: current.tracer },
+            Parent::Given(parent) => Origin { context: parent, tracer: parent.tracer },
+            Parent::None => Origin { context: &NONE, tracer: current.tracer },
         }
+    }
+
+    /// `None` where the sampler has to be asked and is not to be.
+    #[inline(always)]
+    fn start_at(&self, origin: Origin<'_>, ask: Ask) -> Option<Span> {
+        let below = origin.context;
         let tracer = self.tracer.or(origin.tracer).unwrap_or_else(pipeline::global);
         let Some(pipeline) = tracer.pipeline() else {
             // Tracing is disabled: what came in goes out as it is.
-            return origin.unchanged();
+            return Some(origin.unchanged(origin.tracer, below.shed));
         };
         if is_quiet() {
-            return origin.unchanged();
+            return Some(origin.unchanged(origin.tracer, below.shed));
         }
         // What another pipeline left out, or began, has not begun in this one.
         let comes_from_another = origin.tracer.is_some_and(|before| !before.is(tracer));
-        origin.tracer = Some(tracer);
-        origin.shed &= !comes_from_another;
-        if origin.shed {
-            return origin.unchanged();
+        if below.shed && !comes_from_another {
+            return Some(origin.unchanged(Some(tracer), true));
         }
-        let parent = origin.span_context;
-        let (trace_id, span_id, random) = match &parent {
+        let parent = below.span_context.as_ref();
+        let settled = pipeline.settled.decision(ParentKind::of(parent));
+        if settled.is_none() && ask == Ask::Nobody {
+            return None;
+        }
+        let (trace_id, span_id, random) = match parent {
             Some(parent) => (parent.trace_id(), SpanId::random(), parent.flags().is_random()),
             None => {
                 let (trace_id, span_id) = id::random_ids();
                 (trace_id, span_id, true)
             }
         };
-        let flags = if random { TraceFlags::RANDOM } else { TraceFlags::NONE };
-        let settled = pipeline.settled.decision(ParentKind::of(parent.as_ref()));
         let decision = settled.unwrap_or_else(|| {
-            let parameters = SamplingParameters::new(parent, trace_id, self.name, self.kind);
+            let parameters = SamplingParameters::new(parent.copied(), trace_id, self.name, self.kind);
             pipeline.sampler.should_sample(&parameters)
         });
+        let flags = if random { TraceFlags::RANDOM } else { TraceFlags::NONE };
         let sampled = decision.is_sampled();
         let span_context = SpanContext::new(trace_id, span_id, flags.with_sampled(sampled), false);
         if !(sampled && pipeline.records) {
             if pipeline.records {
-                pipeline.queue.count_sampled_out(ParentOrigin::of(parent.as_ref()));
+                pipeline.queue.count_sampled_out(ParentOrigin::of(parent));
             }
-            return Span::inert(origin.into_context(span_context));
+            return Some(Span::inert(origin.context_of(tracer, span_context)));
         }
 
-        let local_root = comes_from_another || parent.is_none_or(|parent| parent.is_remote());
+        let local_root = comes_from_another || parent.is_none_or(SpanContext::is_remote);
         let shed = local_root && pipeline.queue.is_under_pressure();
-        let Some(mut cell) =
-            (if shed { None } else { pipeline.queue.start(ParentOrigin::of(parent.as_ref())) })
+        let Some(mut cell) = (if shed { None } else { pipeline.queue.start(ParentOrigin::of(parent)) })
         else {
-            return origin.without_memory(pipeline, local_root, span_context);
+            return Some(origin.without_memory(tracer, pipeline, local_root, span_context));
         };
-        let anchor = origin.anchor.unwrap_or_else(|| pipeline.clock.anchor());
+        // The clock of the trace, where the parent is recorded here.
+        let anchor = match &below.recording {
+            Some(recording) => recording.life().anchor,
+            None => pipeline.clock.anchor(),
+        };
         let unix_nanos = match self.start_time {
             Some(time) => clock::unix_nanos(time),
             None => anchor.unix_nanos(anchor.ticks()),
         };
         let start = Start {
             context: &span_context,
-            parent: parent.as_ref(),
-            trace_state: origin.carried.as_deref().map_or("", |carried| carried.trace_state.as_str()),
+            parent,
+            trace_state: below.carried.as_deref().map_or("", |carried| carried.trace_state.as_str()),
             name: self.name,
             kind: self.kind,
             unix_nanos,
         };
         cell.recorder().start(&pipeline.queue, &pipeline.limits, &start);
         let life = Life { pipeline, anchor, scope: self.scope, local_root };
-        Span::recorded(cell, life, origin.into_context(span_context))
+        Some(Span::recorded(cell, life, origin.context_of(tracer, span_context)))
     }
 }
 
-impl Origin {
-    const NONE: Self = Self { span_context: None, tracer: None, carried: None, shed: false, anchor: None };
+/// Who may be asked whether a span is sampled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Ask {
+    Sampler,
+    Nobody,
+}
 
-    #[inline]
-    fn take_over(&mut self, context: &Context) {
-        self.span_context = context.span_context;
-        self.tracer = context.tracer;
-        if let Some(carried) = &context.carried {
-            self.carried = Some(Arc::clone(carried));
-        }
-        self.shed = context.shed;
-        if let Some(recording) = &context.recording {
-            self.anchor = Some(recording.life().anchor);
-        }
-    }
-
+impl Origin<'_> {
     /// The context of a span that was started here.
-    #[inline]
-    fn into_context(self, span_context: SpanContext) -> Context {
-        let Self { tracer, carried, shed, .. } = self;
-        Context { span_context: Some(span_context), tracer, carried, recording: None, shed }
+    #[inline(always)]
+    fn context_of(self, tracer: Tracer, span_context: SpanContext) -> Context {
+        Context {
+            span_context: Some(span_context),
+            tracer: Some(tracer),
+            carried: self.context.carried.clone(),
+            recording: None,
+            shed: false,
+        }
     }
 
     /// A span that is none: work below it is done as if it were done here.
-    fn unchanged(self) -> Span {
-        let Self { span_context, tracer, carried, shed, .. } = self;
+    fn unchanged(self, tracer: Option<Tracer>, shed: bool) -> Span {
+        let Context { span_context, carried, .. } = self.context;
+        let (span_context, carried) = (*span_context, carried.clone());
         Span::inert(Context { span_context, tracer, carried, recording: None, shed })
     }
 
     /// The span that there is no memory for. A trace is left out whole if it has not begun here; else its span is lost
     /// alone.
     #[cold]
-    fn without_memory(mut self, pipeline: &Pipeline, local_root: bool, span_context: SpanContext) -> Span {
+    fn without_memory(
+        self,
+        tracer: Tracer,
+        pipeline: &Pipeline,
+        local_root: bool,
+        span_context: SpanContext,
+    ) -> Span {
         if !local_root {
             pipeline.queue.drop_unstarted(DropReason::LiveLimit);
-            return self.unchanged();
+            return self.unchanged(Some(tracer), false);
         }
-        pipeline.queue.count_shed(ParentOrigin::of(self.span_context.as_ref()));
-        self.shed = true;
-        if self.span_context.is_some() {
+        pipeline.queue.count_shed(ParentOrigin::of(self.context.span_context.as_ref()));
+        if self.context.span_context.is_some() {
             // The caller's header goes on unchanged.
-            return self.unchanged();
+            return self.unchanged(Some(tracer), true);
         }
         let flags = span_context.flags().with_sampled(false);
         let not_sampled = SpanContext::new(span_context.trace_id(), span_context.span_id(), flags, false);
-        Span::inert(self.into_context(not_sampled))
+        Span::inert(Context { shed: true, ..self.context_of(tracer, not_sampled) })
     }
 }

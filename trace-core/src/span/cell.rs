@@ -117,7 +117,7 @@ unsafe impl Sync for Own {}
 
 impl Own {
     /// The first two references to a cell: this, and the one that is lent to its context.
-    #[inline]
+    #[inline(always)]
     pub(super) fn new(mut cell: Box<SpanCell>, life: Life, context: Context) -> Self {
         *cell.references.get_mut() = 2;
         cell.life = Some(life);
@@ -157,12 +157,16 @@ impl Own {
 
     /// Ends the span: its bytes go to the queue, and its memory back to the pool as soon as nobody looks at it.
     pub(super) fn end(self, unix_nanos: u64) {
-        ManuallyDrop::new(self).end_in_place(unix_nanos);
+        ManuallyDrop::new(self).end_in_place(Some(unix_nanos));
     }
 
-    /// To be called once, instead of dropping this.
+    /// Ends the span, now if it is not said when. To be called once, instead of dropping this.
     #[inline(never)]
-    fn end_in_place(&mut self, unix_nanos: u64) {
+    fn end_in_place(&mut self, unix_nanos: Option<u64>) {
+        let unix_nanos = unix_nanos.unwrap_or_else(|| {
+            let anchor = self.cell().life().anchor;
+            anchor.unix_nanos(anchor.ticks())
+        });
         let is_sole = self.is_sole();
         // SAFETY: nobody but this looks at the context, and it is borrowed exclusively; while it is current, the span is borrowed.
         let context = unsafe { &mut *self.cell().context.get() };
@@ -194,8 +198,7 @@ impl Own {
 impl Drop for Own {
     #[inline]
     fn drop(&mut self) {
-        let anchor = self.cell().life().anchor;
-        self.end_in_place(anchor.unix_nanos(anchor.ticks()));
+        self.end_in_place(None);
     }
 }
 

@@ -107,7 +107,7 @@ impl Span {
     }
 
     /// A span that lives in this cell, and its work in this context, to which the span is added.
-    #[inline]
+    #[inline(always)]
     fn recorded(cell: Box<SpanCell>, life: Life, context: Context) -> Self {
         Self { life: Lived::Recorded(Own::new(cell, life, context)) }
     }

@@ -182,7 +182,7 @@ impl Recorder {
         self.bytes.capacity() == 0
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
         self.attributes_max = limits.attribute_count;
         self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
@@ -229,12 +229,13 @@ impl Recorder {
         self.counts.status
     }
 
+    #[inline(never)]
     pub(crate) fn set_name(&mut self, queue: &Queue, name: SpanName<'_>) {
         self.remove(self.name as usize);
         self.put_name(queue, name);
     }
 
-    #[inline]
+    #[inline(always)]
     fn put_name(&mut self, queue: &Queue, name: SpanName<'_>) {
         self.name = self.here();
         let pieces = name.pieces();
