@@ -8,10 +8,21 @@ use std::ops::Deref;
 use http::HeaderValue;
 use trace_core::{Attributes, Key, Span, display, semconv};
 
-/// Bytes as text, if they are. Nearly all are ASCII, which is seen sixteen bytes at a time.
+/// Whether bytes are ASCII, by sixteen at a time, of which the last may overlap those before: the standard library looks at
+/// what is left of a multiple one by one.
+#[inline]
+fn is_ascii(bytes: &[u8]) -> bool {
+    const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
+    let Some(last) = bytes.last_chunk() else { return bytes.is_ascii() };
+    let (chunks, _) = bytes.as_chunks();
+    let all = chunks.iter().fold(u128::from_ne_bytes(*last), |all, chunk| all | u128::from_ne_bytes(*chunk));
+    all & HIGH_BITS == 0
+}
+
+/// Bytes as text, if they are. Nearly all are ASCII.
 #[inline]
 fn as_text(bytes: &[u8]) -> Option<&str> {
-    if bytes.is_ascii() {
+    if is_ascii(bytes) {
         // SAFETY: ASCII is UTF-8.
         return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
     }
