@@ -5,8 +5,9 @@ use std::fmt;
 use bytes::Bytes;
 use http::HeaderValue;
 
+use super::SpanContext;
 use super::plain::Plain;
-use crate::propagation::trace_context::Traceparent;
+use crate::propagation::trace_context;
 
 /// Visible ASCII and spaces; shared by all who hold it.
 #[derive(Clone, Default, PartialEq, Eq, Hash)]
@@ -33,10 +34,10 @@ impl Text {
         Self(Bytes::copy_from_slice(list.as_bytes()))
     }
 
-    /// A copy of a header that consists of hex digits and dashes.
+    /// A header that consists of hex digits and dashes.
     #[inline]
-    pub(crate) fn of_traceparent(value: &Traceparent) -> Self {
-        Self(Bytes::copy_from_slice(value.as_bytes()))
+    pub(crate) fn of_traceparent(span: SpanContext) -> Self {
+        Self(Bytes::from(trace_context::kept(span)))
     }
 
     #[inline]

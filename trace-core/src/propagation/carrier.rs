@@ -6,7 +6,7 @@ use std::hash::{BuildHasher, Hash};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::trace_context::Traceparent;
+use super::trace_context::Pending;
 use crate::context::Text;
 
 /// Something that header lines can be read from.
@@ -125,7 +125,7 @@ pub struct FieldValue<'a>(Field<'a>);
 #[derive(Clone, Copy, Debug)]
 enum Field<'a> {
     Shared(&'a Text),
-    Traceparent(&'a Traceparent),
+    Traceparent(&'a Pending),
 }
 
 impl<'a> FieldValue<'a> {
@@ -135,7 +135,7 @@ impl<'a> FieldValue<'a> {
     }
 
     #[inline]
-    pub(super) const fn traceparent(value: &'a Traceparent) -> Self {
+    pub(super) const fn traceparent(value: &'a Pending) -> Self {
         Self(Field::Traceparent(value))
     }
 
@@ -153,7 +153,7 @@ impl<'a> FieldValue<'a> {
     pub fn to_header_value(self) -> HeaderValue {
         let text = match self.0 {
             Field::Shared(text) => text.clone(),
-            Field::Traceparent(value) => Text::of_traceparent(value),
+            Field::Traceparent(value) => Text::of_traceparent(value.span()),
         };
         text.into_header_value()
     }

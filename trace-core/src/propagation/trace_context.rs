@@ -1,6 +1,7 @@
 //! The headers `traceparent` and `tracestate`
 //! ([W3C Trace Context Level 2](https://www.w3.org/TR/trace-context-2/)).
 
+use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Deref;
 
@@ -33,6 +34,30 @@ impl Traceparent {
     #[inline]
     pub const fn as_bytes(&self) -> &[u8; Self::LEN] {
         &self.0
+    }
+}
+
+/// A `traceparent` that is written when it is known where.
+#[derive(Debug)]
+pub(super) struct Pending {
+    span: SpanContext,
+    text: OnceCell<Traceparent>,
+}
+
+impl Pending {
+    #[inline]
+    const fn new(span: SpanContext) -> Self {
+        Self { span, text: OnceCell::new() }
+    }
+
+    #[inline]
+    pub(super) fn as_str(&self) -> &str {
+        self.text.get_or_init(|| format(self.span)).as_str()
+    }
+
+    #[inline]
+    pub(super) const fn span(&self) -> SpanContext {
+        self.span
     }
 }
 
@@ -82,12 +107,27 @@ pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
 /// Writes the `traceparent` of a span, always as version `00`.
 #[inline]
 pub fn format(span: SpanContext) -> Traceparent {
-    let mut value = *b"00-................................-................-0.";
-    let [_, _, _, ids @ .., _, _, flags] = &mut value;
+    let mut value = BLANK;
+    fill_in(&mut value, span);
+    Traceparent(value)
+}
+
+/// The bytes of a `traceparent`, to be kept. They are written where they stay: who copies what was just written waits for it.
+#[inline]
+pub(crate) fn kept(span: SpanContext) -> Box<[u8]> {
+    let mut value = Box::new(BLANK);
+    fill_in(&mut value, span);
+    value
+}
+
+const BLANK: [u8; Traceparent::LEN] = *b"00-................................-................-0.";
+
+#[inline]
+fn fill_in(blank: &mut [u8; Traceparent::LEN], span: SpanContext) {
+    let [_, _, _, ids @ .., _, _, flags] = blank;
     write_ids(span.trace_id(), span.span_id(), ids);
     // Two bits are defined, so the second digit says all.
     *flags = b'0' + span.flags().as_u8();
-    Traceparent(value)
 }
 
 /// What a caller sent: its span, and the `tracestate` beside it; `None` if there is no valid `traceparent`.
@@ -141,7 +181,7 @@ fn parse_only_line(carrier: &(impl Extractor + ?Sized)) -> Option<SpanContext> {
 /// of this trace.
 #[inline]
 pub fn inject(span: SpanContext, state: &TraceState, carrier: &mut (impl Injector + ?Sized)) {
-    carrier.set_field(TRACEPARENT, FieldValue::traceparent(&format(span)));
+    carrier.set_field(TRACEPARENT, FieldValue::traceparent(&Pending::new(span)));
     if state.is_empty() {
         carrier.remove(TRACESTATE);
     } else {
