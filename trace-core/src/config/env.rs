@@ -276,7 +276,7 @@ fn headers(environment: &mut Environment<'_>) -> HeaderMap {
         // A member without a good name may be a secret as a whole, so that only its number is told.
         let problem = match header(member) {
             Ok((name, value)) => {
-                headers.insert(name, value);
+                headers.insert(&name, value);
                 continue;
             }
             Err(problem) => problem,

@@ -93,24 +93,6 @@ impl Context {
             .with_carried(Carried { trace_state, baggage })
     }
 
-    /// As [`from_remote`](Self::from_remote), from the parts that there are; most callers send nothing beside the ids, and then
-    /// nothing else is made.
-    #[inline]
-    pub(crate) fn of_caller(
-        span_context: Option<SpanContext>,
-        trace_state: Option<TraceState>,
-        baggage: Option<Baggage>,
-    ) -> Self {
-        let context = Self { span_context, ..Self::new() };
-        if trace_state.is_none() && baggage.is_none() {
-            return context;
-        }
-        context.with_carried(Carried {
-            trace_state: trace_state.unwrap_or_default(),
-            baggage: baggage.unwrap_or_default(),
-        })
-    }
-
     /// The ids of the span that this context stands in.
     pub const fn span_context(&self) -> Option<SpanContext> {
         self.span_context
@@ -149,7 +131,7 @@ impl Context {
         self
     }
 
-    fn with_carried(mut self, carried: Carried) -> Self {
+    pub(crate) fn with_carried(mut self, carried: Carried) -> Self {
         let empty = carried.trace_state.is_empty() && carried.baggage.is_empty();
         self.carried = (!empty).then(|| Arc::new(carried));
         self

@@ -70,10 +70,10 @@ impl Grpc {
         *request.uri_mut() = Uri::from_static(PATH);
         let headers = request.headers_mut();
         *headers = self.config.headers.clone();
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert(TE, HeaderValue::from_static("trailers"));
+        headers.insert(&CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        headers.insert(&TE, HeaderValue::from_static("trailers"));
         if wire.is_compressed() {
-            headers.insert(GRPC_ENCODING, HeaderValue::from_static("gzip"));
+            headers.insert(&GRPC_ENCODING, HeaderValue::from_static("gzip"));
         }
         match by(deadline, &self.shown, call(channel, request, &self.shown)).await {
             Ok(Ok(reply)) => Ok(judge(&reply)),

@@ -137,9 +137,9 @@ const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
 fn headers(config: &OtlpConfig, is_compressed: bool) -> HeaderMap {
     let mut headers = config.headers.clone();
-    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
+    headers.insert(&CONTENT_TYPE, HeaderValue::from_static("application/x-protobuf"));
     if is_compressed {
-        headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        headers.insert(&CONTENT_ENCODING, HeaderValue::from_static("gzip"));
     }
     headers.entry(http::header::USER_AGENT).or_insert(HeaderValue::from_static(USER_AGENT));
     if let Some(credentials) = basic_credentials(&config.endpoint) {

@@ -2,7 +2,7 @@
 
 use super::{Extractor, Injector, baggage, trace_context};
 use crate::config::PropagatorName;
-use crate::context::Context;
+use crate::context::{Carried, Context};
 
 /// The formats by which the context enters and leaves a process.
 ///
@@ -54,15 +54,24 @@ impl Propagator {
     ///
     /// Baggage counts without a trace. Nothing that a caller sends makes this fail, and the work is bounded, whatever was
     /// sent: see [`TraceState`](crate::TraceState) and [`Baggage`](crate::Baggage) for what is dropped beyond their limits.
+    #[inline]
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
         let lines = &carrier.w3c_lines();
-        let caller = if self.trace_context { trace_context::extract_parts(carrier, lines) } else { None };
+        let mut context = Context::new();
+        let mut state = None;
+        if self.trace_context
+            && let Some((span, span_state)) = trace_context::extract_parts(carrier, lines)
+        {
+            context.span_context = Some(span);
+            state = span_state;
+        }
         let baggage = if self.baggage { baggage::extract_some(carrier, lines) } else { None };
-        let (span, state) = match caller {
-            Some((span, state)) => (Some(span), state),
-            None => (None, None),
-        };
-        Context::of_caller(span, state, baggage)
+        // Most callers send nothing beside the ids.
+        if state.is_none() && baggage.is_none() {
+            return context;
+        }
+        let (trace_state, baggage) = (state.unwrap_or_default(), baggage.unwrap_or_default());
+        context.with_carried(Carried { trace_state, baggage })
     }
 
     /// Sends the context along: the ids of its span, its tracestate and its baggage.

@@ -46,7 +46,7 @@ pub(super) struct Pending {
 
 impl Pending {
     #[inline]
-    const fn new(span: SpanContext) -> Self {
+    pub(super) const fn new(span: SpanContext) -> Self {
         Self { span, text: OnceCell::new() }
     }
 
