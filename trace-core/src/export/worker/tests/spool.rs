@@ -171,6 +171,7 @@ impl Life {
         let setup = SpoolSetup { config, limits, resource: Vec::new() };
         let retry = RetryLimits { attempt_timeout: LONG, batch_timeout: Duration::ZERO };
         let transport = Arc::clone(&backend);
+        wait_for_locks(&directory);
         let worker = start(queue, WorkerConfig { retry, ..CONFIG }, transport, Some(setup), tick).unwrap();
         Self { queue, worker, backend, disk, directory, bytes_max }
     }
@@ -223,6 +224,19 @@ impl Life {
         self.end_of_life(Duration::ZERO);
         let _ = fs::remove_dir_all(&self.directory);
         (stats.dropped.total() + stats.queued + being_dropped, copy)
+    }
+}
+
+/// Waits until nobody has what an earlier life left: its locks go with its thread, but another test may have forked a process
+/// meanwhile, which has them too for as long as it lives.
+fn wait_for_locks(directory: &Path) {
+    let start = Instant::now();
+    for lane in fs::read_dir(directory).into_iter().flatten() {
+        let lock = lane.unwrap().path().join("lock");
+        while fs::File::open(&lock).is_ok_and(|file| fs4::FileExt::try_lock(&file).is_err()) {
+            assert!(start.elapsed() < LONG, "{} is locked", lock.display());
+            std::thread::yield_now();
+        }
     }
 }
 
