@@ -77,7 +77,8 @@ pub(crate) fn is_quiet() -> bool {
     QUIET.get()
 }
 
-/// Looks at the current context. Nothing that `f` does may change which it is: `f` is ours, and runs no code of others.
+/// Looks at the current context. Nothing that `f` does may change which it is for as long as `f` looks at it: `f` is ours, and runs
+/// no code of others, such as an allocator's, before it is done with the context.
 #[inline(always)]
 pub(crate) fn with_current<R>(f: impl FnOnce(&Context) -> R) -> R {
     static NONE: Context = Context::new();

@@ -1,7 +1,7 @@
 //! Batches: which finished spans leave together.
 //!
 //! A batch refers to the chunks that its spans lie in, and copies nothing. A chunk goes back to its queue when the last
-//! batch that refers to it is settled.
+//! batch that refers to it is settled, and no connection has spans of it still to send.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -331,6 +331,21 @@ mod tests {
         drop(first);
         assert!(lease.upgrade().is_some());
         drop(second);
+        assert!(lease.upgrade().is_none());
+    }
+
+    #[test]
+    fn a_chunk_stays_for_as_long_as_somebody_has_spans_of_it() {
+        let mut waiting = Waiting::new(BatchLimits { bytes_max: 1_000, spans_max: 2 });
+        waiting.push(Part::whole(Lease::new(queue(), chunk(&[1, 2, 3]))));
+        let (first, second) = (waiting.take_batch().unwrap(), waiting.take_batch().unwrap());
+        let lease = Arc::downgrade(&first.parts[0].chunk);
+        let (_, run) = second.runs().next().unwrap();
+        let (kept, bytes) = (second.share(run).unwrap(), second.run(run).to_vec());
+        drop((first, second));
+        assert_eq!(kept, bytes);
+        assert!(lease.upgrade().is_some());
+        drop(kept);
         assert!(lease.upgrade().is_none());
     }
 

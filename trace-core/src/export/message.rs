@@ -183,12 +183,18 @@ impl Body {
             self.piece += 1;
             return shared;
         }
-        let mut memory = Memory::take(self.left.min(PIECE_BYTES_MAX));
+        let short = || message.layout.pieces()[self.piece..].iter().take_while(|piece| !is_long(piece));
+        let mut wanted = self.prefix.len();
+        for piece in short() {
+            wanted += piece.len();
+            if wanted >= PIECE_BYTES_MAX + self.offset {
+                break;
+            }
+        }
+        let mut memory = Memory::take((wanted - self.offset).min(PIECE_BYTES_MAX));
         let out = &mut memory.0;
         out.extend_from_slice(&std::mem::take(&mut self.prefix));
-        while let Some(piece) = message.layout.pieces().get(self.piece)
-            && !is_long(piece)
-        {
+        for piece in short() {
             let bytes = &message.bytes(piece)[self.offset..];
             let room = PIECE_BYTES_MAX - out.len();
             if bytes.len() > room {
@@ -233,17 +239,23 @@ impl http_body::Body for Body {
 struct Memory(Vec<u8>);
 
 thread_local! {
-    /// What the worker's thread has ready. A batch has fewer pieces, so this is what a batch takes.
+    /// What the worker's thread has ready.
     static READY: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
-/// The most pieces that are kept: those of a batch.
+/// The most pieces that are kept: those of a batch whose spans of different scopes are mixed, so that all of it is copied.
 const READY_MAX: usize = 16;
+
+/// A piece of fewer bytes has memory of its own, of its own size: there may be many, between spans that are not copied.
+const READY_BYTES_MIN: usize = PIECE_BYTES_MAX / 2;
 
 impl Memory {
     fn take(bytes: usize) -> Self {
+        if bytes < READY_BYTES_MIN {
+            return Self(Vec::with_capacity(bytes));
+        }
         let ready = READY.try_with(|ready| ready.borrow_mut().pop()).ok().flatten();
-        Self(ready.unwrap_or_else(|| Vec::with_capacity(bytes)))
+        Self(ready.unwrap_or_else(|| Vec::with_capacity(PIECE_BYTES_MAX)))
     }
 }
 

@@ -153,8 +153,18 @@ impl Queue {
         }
     }
 
-    /// Takes memory for a new live span and counts it as started, or says that there is none.
+    /// Takes memory for a new live span from the thread's pool, and counts it as started; nothing is allocated.
     #[inline(always)]
+    pub(crate) fn start_pooled(&self, parent: ParentOrigin) -> Option<Box<SpanCell>> {
+        let slot = self.any_slot();
+        let mut inner = slot.try_lock()?;
+        let cell = inner.pool.pop()?;
+        slot.counters.started.of(parent).add(1);
+        slot.counters.live.add(1);
+        Some(cell)
+    }
+
+    /// Takes memory for a new live span from wherever there is some, and counts it as started; none where memory is used up.
     pub(crate) fn start(&self, parent: ParentOrigin) -> Option<Box<SpanCell>> {
         let Some((slot, mut inner)) = self.try_any_slot() else {
             let cell = self.allocate_cell()?;

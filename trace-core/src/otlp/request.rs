@@ -61,6 +61,16 @@ struct Group {
     bytes: usize,
 }
 
+impl Piece {
+    /// In bytes.
+    pub(crate) const fn len(&self) -> usize {
+        match self {
+            Self::Head { from, to } => (*to - *from) as usize,
+            Self::Spans(run) => run.bytes as usize,
+        }
+    }
+}
+
 impl Layout {
     /// Lays out a request of all these runs under one resource, given as [`resource_field`] encodes it.
     pub(crate) fn new(resource: &[u8], runs: impl Iterator<Item = (&'static Scope, Run)>) -> Self {

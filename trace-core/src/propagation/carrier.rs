@@ -288,8 +288,8 @@ enum Given<'a> {
 
 /// Sets a header.
 ///
-/// This is the only place of the crate that has a map take over a [`HeaderName`] by value, and so the one that the compiler puts
-/// the map's code into. Were that a call, name and value would be written to memory for it and read back at once by wider loads,
+/// This is the only place of the crate that inserts a [`HeaderName`] by value, and so the one that the compiler puts the map's code
+/// into. Were that a call, name and value would be written to memory for it and read back at once by wider loads,
 /// which wait for what was written: a third more for each header.
 #[inline(never)]
 fn put(headers: &mut HeaderMap, name: &'static str, value: Given<'_>) {

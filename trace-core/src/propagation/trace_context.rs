@@ -1,9 +1,9 @@
 //! The headers `traceparent` and `tracestate`
 //! ([W3C Trace Context Level 2](https://www.w3.org/TR/trace-context-2/)).
 
-use std::cell::OnceCell;
 use std::fmt;
 use std::ops::Deref;
+use std::sync::OnceLock;
 
 use super::{Extractor, FieldValue, Injector, Lines, W3cLines};
 use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
@@ -41,13 +41,13 @@ impl Traceparent {
 #[derive(Debug)]
 pub(super) struct Pending {
     span: SpanContext,
-    text: OnceCell<Traceparent>,
+    text: OnceLock<Traceparent>,
 }
 
 impl Pending {
     #[inline]
     pub(super) const fn new(span: SpanContext) -> Self {
-        Self { span, text: OnceCell::new() }
+        Self { span, text: OnceLock::new() }
     }
 
     #[inline]

@@ -2,7 +2,7 @@
 
 use std::time::SystemTime;
 
-use super::{Key, Life, Run, Scope, Span, SpanKind, SpanName, Start, Value};
+use super::{Key, Life, Run, Scope, Span, SpanKind, SpanName, Start, StartBelow, Value};
 use crate::clock;
 use crate::context::{Context, SpanContext, TraceFlags, is_quiet, with_current};
 use crate::id::{self, SpanId};
@@ -151,19 +151,21 @@ impl<'a> SpanBuilder<'a> {
     #[must_use = "a span ends when it is dropped"]
     pub fn start(self) -> Span {
         // What is current is looked at where it lies, for as long as no code of others runs.
-        with_current(|current| self.start_at(self.origin(current), Ask::Nobody))
-            .unwrap_or_else(|| self.start_by_sampler())
+        with_current(|current| self.start_at(self.origin(current), Others::Wait))
+            .unwrap_or_else(|| self.start_apart())
     }
 
-    /// Starts the span where its sampler has to be asked, which may make something else current, or drop what was.
+    /// Starts the span where its sampler has to be asked, or memory for it, by which others may make something else current, or drop
+    /// what was.
     #[cold]
-    fn start_by_sampler(&self) -> Span {
+    fn start_apart(&self) -> Span {
         let (context, tracer) = with_current(|current| {
             let Origin { context, tracer } = self.origin(current);
             (context.clone(), tracer)
         });
         let origin = Origin { context: &context, tracer };
-        self.start_at(origin, Ask::Sampler).unwrap_or_else(|| origin.unchanged(tracer, context.shed))
+        // There is always one, where others may run.
+        self.start_at(origin, Others::MayRun).unwrap_or_else(|| origin.unchanged(tracer, context.shed))
     }
 
     #[inline(always)]
@@ -179,9 +181,10 @@ impl<'a> SpanBuilder<'a> {
         }
     }
 
-    /// `None` where the sampler has to be asked and is not to be.
+    /// `None` where code of others has to run that is to wait. What is allocated anyway, for a long name or for a context by itself,
+    /// is so when all that there is to know of the origin is known.
     #[inline(always)]
-    fn start_at(&self, origin: Origin<'_>, ask: Ask) -> Option<Span> {
+    fn start_at(&self, origin: Origin<'_>, others: Others) -> Option<Span> {
         let below = origin.context;
         let tracer = self.tracer.or(origin.tracer).unwrap_or_else(pipeline::global);
         let Some(pipeline) = tracer.pipeline() else {
@@ -198,7 +201,7 @@ impl<'a> SpanBuilder<'a> {
         }
         let parent = below.span_context.as_ref();
         let settled = pipeline.settled.decision(ParentKind::of(parent));
-        if settled.is_none() && ask == Ask::Nobody {
+        if settled.is_none() && others == Others::Wait {
             return None;
         }
         let (trace_id, span_id, random) = match parent {
@@ -224,8 +227,13 @@ impl<'a> SpanBuilder<'a> {
 
         let local_root = comes_from_another || parent.is_none_or(SpanContext::is_remote);
         let shed = local_root && pipeline.queue.is_under_pressure();
-        let Some(mut cell) = (if shed { None } else { pipeline.queue.start(ParentOrigin::of(parent)) })
-        else {
+        let parent_origin = ParentOrigin::of(parent);
+        let cell = match others {
+            _ if shed => None,
+            Others::Wait => Some(pipeline.queue.start_pooled(parent_origin)?),
+            Others::MayRun => pipeline.queue.start(parent_origin),
+        };
+        let Some(mut cell) = cell else {
             return Some(origin.without_memory(tracer, pipeline, local_root, span_context));
         };
         // The clock of the trace, where the parent is recorded here.
@@ -237,25 +245,31 @@ impl<'a> SpanBuilder<'a> {
             Some(time) => clock::unix_nanos(time),
             None => anchor.unix_nanos(anchor.ticks()),
         };
+        let parent =
+            parent.map(|parent| StartBelow { span_id: parent.span_id(), is_remote: parent.is_remote() });
+        let carried = below.carried.clone();
+        // From here on the origin is looked at no more.
         let start = Start {
             context: &span_context,
             parent,
-            trace_state: below.carried.as_deref().map_or("", |carried| carried.trace_state.as_str()),
+            trace_state: carried.as_deref().map_or("", |carried| carried.trace_state.as_str()),
             name: self.name,
             kind: self.kind,
             unix_nanos,
         };
         cell.recorder().start(&pipeline.queue, &pipeline.limits, &start);
         let life = Life { pipeline, anchor, scope: self.scope, local_root };
-        Some(Span::recorded(cell, life, origin.context_of(tracer, span_context)))
+        let (span_context, tracer) = (Some(span_context), Some(tracer));
+        let context = Context { span_context, tracer, carried, recording: None, shed: false };
+        Some(Span::recorded(cell, life, context))
     }
 }
 
-/// Who may be asked whether a span is sampled.
+/// Whether code of others may run while a span is started: that of a sampler, or of an allocator.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Ask {
-    Sampler,
-    Nobody,
+enum Others {
+    MayRun,
+    Wait,
 }
 
 impl Origin<'_> {

@@ -35,7 +35,7 @@ pub(crate) use cell::{Life, Recording, SpanCell};
 pub use encoded::EncodedAttributes;
 pub use kind::{SpanKind, StatusCode};
 pub use name::SpanName;
-pub(crate) use recorder::{Recorder, Start};
+pub(crate) use recorder::{Recorder, Start, StartBelow};
 pub use row::Pieces;
 pub use scope::Scope;
 pub use span_ref::SpanRef;

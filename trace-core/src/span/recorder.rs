@@ -88,11 +88,18 @@ const HEAD_BYTES: usize = 18 + 10 + 10 + 2 + 9 + 6;
 /// What is fixed when a span starts.
 pub(crate) struct Start<'a> {
     pub(crate) context: &'a SpanContext,
-    pub(crate) parent: Option<&'a SpanContext>,
+    pub(crate) parent: Option<StartBelow>,
     pub(crate) trace_state: &'a str,
     pub(crate) name: SpanName<'a>,
     pub(crate) kind: SpanKind,
     pub(crate) unix_nanos: u64,
+}
+
+/// What a span tells of its parent.
+#[derive(Clone, Copy)]
+pub(crate) struct StartBelow {
+    pub(crate) span_id: SpanId,
+    pub(crate) is_remote: bool,
 }
 
 pub(crate) struct Recorder {
@@ -197,8 +204,8 @@ impl Recorder {
         head.array(start.context.span_id().to_bytes());
         if let Some(parent) = start.parent {
             head.array([PARENT_SPAN_ID, 8]);
-            head.array(parent.span_id().to_bytes());
-            flags |= HAS_IS_REMOTE | if parent.is_remote() { IS_REMOTE } else { 0 };
+            head.array(parent.span_id.to_bytes());
+            flags |= HAS_IS_REMOTE | if parent.is_remote { IS_REMOTE } else { 0 };
         }
         head.array([KIND, start.kind as u8, START_TIME]);
         head.array(start.unix_nanos.to_le_bytes());

@@ -1,3 +1,4 @@
+use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::fmt::{self, Write as _};
@@ -10,9 +11,9 @@ use prost::Message;
 
 use super::*;
 use crate::config::Config;
-use crate::context::{Baggage, TraceFlags, TraceState};
+use crate::context::{Baggage, ContextGuard, TraceFlags, TraceState};
 use crate::pipeline::Tracer;
-use crate::sampler::AnySampler;
+use crate::sampler::{AnySampler, Sampler, SamplingDecision, SamplingParameters};
 use crate::telemetry::DropReason;
 use crate::{SpanId, TraceId};
 
@@ -1697,4 +1698,53 @@ fn the_text_of_an_attribute_is_found_among_what_is_recorded() {
     span.set_attribute(semconv::RPC_METHOD, "_OTHER");
     assert_eq!(span.attribute_text("rpc.method").as_deref(), Some("_OTHER"));
     assert_eq!(Span::unrecorded(Context::new()).attribute_text("rpc.method"), None);
+}
+
+thread_local! {
+    static HELD: RefCell<Option<ContextGuard>> = const { RefCell::new(None) };
+}
+
+/// Drops whatever is current that somebody holds, and makes something else current for a while.
+#[derive(Debug)]
+struct LetsGo;
+
+impl Sampler for LetsGo {
+    fn should_sample(&self, _: &SamplingParameters<'_>) -> SamplingDecision {
+        drop(HELD.take());
+        drop(Context::from_remote(CALLER, TraceState::empty(), Baggage::new()).attach());
+        SamplingDecision::RecordAndSample
+    }
+
+    fn description(&self) -> String {
+        "LetsGo".to_owned()
+    }
+}
+
+const CALLER: SpanContext = {
+    let (trace_id, span_id) = (TraceId::from_bytes([7; 16]), SpanId::from_bytes([7; 8]));
+    match (trace_id, span_id) {
+        (Some(trace_id), Some(span_id)) => SpanContext::new(trace_id, span_id, TraceFlags::SAMPLED, true),
+        _ => panic!("valid ids"),
+    }
+};
+
+#[test]
+fn a_span_starts_where_it_was_asked_for_whatever_its_sampler_makes_of_that() {
+    let judged = Judged::with(|config| config.sampler = AnySampler::custom(LetsGo));
+    let mut baggage = Baggage::new();
+    baggage.insert("tenant.id", "acme").unwrap();
+    let state: TraceState = "vendor=here".parse().unwrap();
+    let caller = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, true);
+    HELD.set(Some(Context::from_remote(caller, state, baggage).attach()));
+    let span = judged.span("work").start();
+    assert_eq!(Context::current_span_context(), None, "what is current is the sampler's business");
+    let context = span.context().clone();
+    drop(span);
+    assert_eq!(context.span_context().unwrap().trace_id(), caller.trace_id());
+    assert_eq!(context.trace_state().to_string(), "vendor=here");
+    assert_eq!(context.baggage().get("tenant.id"), Some("acme".into()));
+    let told = judged.one();
+    assert_eq!(told.parent_span_id, caller.span_id().to_bytes());
+    assert_eq!(told.trace_id, caller.trace_id().to_bytes());
+    assert_eq!(told.trace_state, "vendor=here");
 }

@@ -184,3 +184,22 @@ impl<const N: usize> Write for Letters<N> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_byte_that_is_not_ascii_is_seen_wherever_it_is() {
+        for length in 0..70 {
+            assert!(is_ascii(&vec![0x7f; length]), "{length}");
+            for place in 0..length {
+                for byte in [0x80, 0xff] {
+                    let mut bytes = vec![b'a'; length];
+                    bytes[place] = byte;
+                    assert!(!is_ascii(&bytes), "{byte:#x} at {place} of {length}");
+                }
+            }
+        }
+    }
+}

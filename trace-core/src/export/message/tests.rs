@@ -95,7 +95,52 @@ proptest! {
 fn large_sample() -> Vec<(usize, SpanData)> {
     let mut span = sample::plain_span("GET /orders/{id}");
     span.attributes.push(("url.path".to_owned(), "/orders/1".into()));
-    (0..3_000).map(|i| (i % 2, span.clone())).collect()
+    // Many spans of one scope, and then some of two that take turns.
+    (0..3_000).map(|i| (if i / 300 % 2 == 0 { 0 } else { i % 2 }, span.clone())).collect()
+}
+
+#[test]
+fn many_spans_of_one_scope_are_sent_from_where_they_lie_and_few_are_copied_together() {
+    let spans = large_sample();
+    let batch = batch(&spans);
+    let message = Arc::new(Message::new(Arc::clone(&batch), b""));
+    let lies_in_a_chunk =
+        |piece: &Bytes| batch.runs().any(|(_, run)| batch.run(run).as_ptr_range().contains(&piece.as_ptr()));
+    let mut body = Wire::Plain(Arc::clone(&message)).body(Bytes::from_static(b"grpc!"), &Arc::default());
+    let (mut lying, mut copied) = (Vec::new(), Vec::new());
+    loop {
+        let piece = body.next_piece();
+        if piece.is_empty() {
+            break;
+        }
+        if lies_in_a_chunk(&piece) { lying.push(piece.len()) } else { copied.push(piece.len()) }
+    }
+    assert!(lying.len() > 10 && lying.iter().all(|bytes| *bytes >= SHARED_BYTES_MIN), "{lying:?}");
+    let runs = batch.runs().filter(|(_, run)| run.bytes as usize >= SHARED_BYTES_MIN).count();
+    assert_eq!(lying.len(), runs);
+    // Every other span of half of them, by far more runs than pieces.
+    assert!((2..100).contains(&copied.len()), "{copied:?}");
+    assert_eq!(lying.iter().chain(&copied).sum::<usize>(), 5 + message.layout.len());
+}
+
+#[test]
+fn a_batch_that_begins_in_the_midst_of_a_chunk_is_sent_from_there() {
+    let mut chunk = Chunk::new();
+    for number in 0..100 {
+        let span = sample::plain_span(&format!("span {number}"));
+        assert!(chunk.push(&sample::to_span(&span).encode_to_vec(), &SCOPES[0], false));
+    }
+    let mut waiting = Waiting::new(BatchLimits { bytes_max: usize::MAX, spans_max: 48 });
+    waiting.push(Part::whole(Lease::new(queue(), chunk)));
+    let mut names = Vec::new();
+    while let Some(batch) = waiting.take_batch() {
+        let message = Message::new(Arc::new(batch), b"");
+        let together = message.pieces().collect::<Vec<_>>().concat();
+        let sent = read(Wire::Plain(Arc::new(message)).body(Bytes::new(), &Arc::default()));
+        assert_eq!(sent, together);
+        names.extend(decode_request(&sent).unwrap().into_iter().map(|span| span.name));
+    }
+    assert_eq!(names, Vec::from_iter((0..100).map(|number| format!("span {number}"))));
 }
 
 #[test]

@@ -154,3 +154,9 @@ fn a_ready_value_replaces_what_was_there_in_every_carrier() {
         assert_eq!(all(&strings, name), all(&headers, name));
     }
 }
+
+#[test]
+fn a_value_may_be_handed_to_another_thread() {
+    fn may<T: Send + Sync>() {}
+    may::<FieldValue<'_>>();
+}
