@@ -115,7 +115,7 @@ pub(crate) const COSTS: &[Cost] = &[
         name: "memory of a span taken",
         reason: "The thread's slot is locked, if it is free, and gives a buffer of its pool; the span is counted as started.",
         claims: &[
-            functions("trace-core/src/export/queue.rs", &["start", "is_under_pressure"]),
+            functions("trace-core/src/export/queue.rs", &["start", "start_pooled", "is_under_pressure"]),
             lines("trace-core/src/span/builder.rs", &["queue.start", "is_under_pressure"]),
         ],
     },
