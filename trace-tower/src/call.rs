@@ -12,6 +12,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::thread;
 
+use http::response::Parts;
 use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use tower_service::Service;
 use trace_core::Span;
@@ -96,6 +97,12 @@ pub struct ResponseHead<'a> {
     pub headers: &'a HeaderMap,
     /// What clients and other middlewares know of the response.
     pub extensions: &'a Extensions,
+}
+
+impl<'a> From<&'a Parts> for ResponseHead<'a> {
+    fn from(head: &'a Parts) -> Self {
+        Self { status: head.status, version: head.version, headers: &head.headers, extensions: &head.extensions }
+    }
 }
 
 impl<'a, B> From<&'a Response<B>> for ResponseHead<'a> {

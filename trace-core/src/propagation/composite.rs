@@ -1,6 +1,6 @@
 //! The formats in use, as one.
 
-use super::{Extractor, Injector, baggage, trace_context};
+use super::{Extractor, Injector, Lines, W3cLines, baggage, trace_context};
 use crate::config::PropagatorName;
 use crate::context::{Carried, Context};
 
@@ -56,7 +56,27 @@ impl Propagator {
     /// sent: see [`TraceState`](crate::TraceState) and [`Baggage`](crate::Baggage) for what is dropped beyond their limits.
     #[inline]
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
-        let lines = &carrier.w3c_lines();
+        self.extract_lines(carrier, &carrier.w3c_lines())
+    }
+
+    /// As [`extract`](Self::extract), where the carrier's [lines](Extractor::w3c_lines) are at hand: they are not moved, and what
+    /// is moved just after it was written takes longer than to read it.
+    #[inline]
+    pub fn extract_lines(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
+        // Most callers send nothing beside the ids.
+        let W3cLines { tracestate: Lines::None, baggage: Lines::None, traceparent } = lines else {
+            return self.extract_more(carrier, lines);
+        };
+        let span_context = match traceparent {
+            Lines::One(line) if self.trace_context => trace_context::parse(line),
+            Lines::One(_) | Lines::None => None,
+            Lines::Several => return self.extract_more(carrier, lines),
+        };
+        Context { span_context, ..Context::new() }
+    }
+
+    #[inline(never)]
+    fn extract_more(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
         let mut context = Context::new();
         let mut state = None;
         if self.trace_context
@@ -66,7 +86,6 @@ impl Propagator {
             state = span_state;
         }
         let baggage = if self.baggage { baggage::extract_some(carrier, lines) } else { None };
-        // Most callers send nothing beside the ids.
         if state.is_none() && baggage.is_none() {
             return context;
         }

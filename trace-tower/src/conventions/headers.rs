@@ -2,6 +2,7 @@
 
 use http::{HeaderMap, HeaderValue, header};
 use trace_core::propagation::{Extractor, Lines, W3cLines};
+use trace_core::{Context, Propagator};
 
 /// What propagation and the conventions look for in every request's headers.
 ///
@@ -48,6 +49,12 @@ impl<'a> RequestHeaders<'a> {
     #[inline]
     pub const fn user_agent(&self) -> Option<&'a HeaderValue> {
         self.user_agent
+    }
+
+    /// The context that they carry.
+    #[inline]
+    pub(super) fn extract(&self, propagator: &Propagator) -> Context {
+        propagator.extract_lines(self, &self.w3c)
     }
 
     #[inline]

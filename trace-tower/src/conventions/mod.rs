@@ -39,11 +39,13 @@ pub const fn protocol_version(version: Version) -> Option<&'static str> {
 #[inline]
 pub fn caller_context(tracer: Tracer, headers: &RequestHeaders<'_>) -> Context {
     // Made where it is returned to: it is as large as two cache lines.
-    let mut caller = tracer.propagator().extract(headers);
-    let stands_between = match (Context::current_span_context(), caller.span_context()) {
-        (None, _) => false,
-        (Some(here), None) => !here.is_remote(),
-        (Some(here), Some(there)) => !here.is_remote() && here.trace_id() == there.trace_id(),
+    let mut caller = headers.extract(tracer.propagator());
+    // What was just written is looked at only where it has to be.
+    let stands_between = match Context::current_span_context() {
+        Some(here) if !here.is_remote() => {
+            caller.span_context().is_none_or(|there| here.trace_id() == there.trace_id())
+        }
+        _ => false,
     };
     if stands_between {
         caller = Context::current();

@@ -88,7 +88,23 @@ where
             let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
             return inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
         };
-        let (frame, is_last) = open.run(|| poll_inner(this.inner.as_mut(), cx));
+        // A frame is large: it is written where it is looked at, and moved from there once.
+        let mut frame = Poll::Ready(None);
+        let mut is_last = true;
+        open.run(|| {
+            if let Some(mut body) = this.inner.as_mut().as_pin_mut() {
+                frame = body.as_mut().poll_frame(cx);
+                is_last = match &frame {
+                    Poll::Pending => false,
+                    Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
+                    Poll::Ready(None | Some(Err(_))) => true,
+                };
+                if is_last {
+                    // What it still holds is dropped inside the span.
+                    this.inner.set(None);
+                }
+            }
+        });
         match frame {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(frame))) => {
@@ -126,24 +142,4 @@ where
     fn size_hint(&self) -> SizeHint {
         self.inner.as_ref().map_or_else(|| SizeHint::with_exact(0), Body::size_hint)
     }
-}
-
-/// Polls the body; whether that was the last of it. What it still holds is dropped then, inside the span.
-#[inline(always)]
-#[expect(clippy::type_complexity, reason = "it is what a body answers, and one bit more")]
-fn poll_inner<B: Body>(
-    mut inner: Pin<&mut Option<B>>,
-    cx: &mut Context<'_>,
-) -> (Poll<Option<Result<Frame<B::Data>, B::Error>>>, bool) {
-    let Some(mut body) = inner.as_mut().as_pin_mut() else { return (Poll::Ready(None), true) };
-    let frame = body.as_mut().poll_frame(cx);
-    let is_last = match &frame {
-        Poll::Pending => false,
-        Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
-        Poll::Ready(None | Some(Err(_))) => true,
-    };
-    if is_last {
-        inner.set(None);
-    }
-    (frame, is_last)
 }

@@ -4,7 +4,8 @@ use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use ::http::{Method, Request, Response, StatusCode, header};
+use ::http::response::Parts;
+use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
@@ -124,34 +125,33 @@ where
     ) -> Poll<Result<Response<T>, E>> {
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
-        // A response is large. It is looked at where it is, and moved once, to where it goes.
-        let mut result = open.run(|| poll_inner(this.inner.as_mut(), cx));
-        let mut declared = None;
-        match &mut result {
-            Poll::Pending => return Poll::Pending,
-            Poll::Ready(Ok(response)) => declared = look_at_head(this.open, *this.answer, response),
+        // A response is large: it is written where it is looked at, and taken apart there once, on its way to where it goes.
+        let mut result = Poll::Pending;
+        open.run(|| {
+            result = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+            if result.is_ready() {
+                // What it still holds is dropped inside the span.
+                this.inner.set(None);
+            }
+        });
+        match result {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Ok(response)) => {
+                let (mut head, inner) = response.into_parts();
+                let declared = look_at_head(this.open, *this.answer, &mut head, &inner);
+                let body = match this.open.take() {
+                    Some(open) => watched(ResponseBody::new(inner, Some(open), declared)),
+                    None => plain(inner),
+                };
+                Poll::Ready(Ok(Response::from_parts(head, body)))
+            }
             Poll::Ready(Err(error)) => {
-                open.note(Ending::ServiceError(ServiceError::new(error)));
+                open.note(Ending::ServiceError(ServiceError::new(&error)));
                 *this.open = None;
+                Poll::Ready(Err(error))
             }
         }
-        result.map_ok(|response| {
-            response.map(|inner| match this.open.take() {
-                Some(open) => watched(ResponseBody::new(inner, Some(open), declared)),
-                None => plain(inner),
-            })
-        })
     }
-}
-
-/// Polls the service's future; what it still holds when it is ready is dropped inside the span.
-#[inline(always)]
-fn poll_inner<F: Future>(mut inner: Pin<&mut Option<F>>, cx: &mut Context<'_>) -> Poll<F::Output> {
-    let result = inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
-    if result.is_ready() {
-        inner.set(None);
-    }
-    result
 }
 
 impl<F, C, B, E> Future for ResponseFuture<F, C>
@@ -170,23 +170,24 @@ where
 }
 
 /// The head is there: the call ends by it, or with the body, of which the declared length is returned.
-#[inline]
+#[inline(always)]
 fn look_at_head<B: Body, C: Call>(
     open: &mut Option<OpenCall<C>>,
     answer: Answer,
-    response: &mut Response<B>,
+    head: &mut Parts,
+    body: &B,
 ) -> Option<u64> {
     let call = open.as_mut().expect("the head of a response comes once");
-    call.call.put_headers(&call.span, response.headers_mut());
+    call.call.put_headers(&call.span, &mut head.headers);
     let recording = call.span.is_recording();
     if recording {
-        call.call.head(&mut call.span, (&*response).into());
+        call.call.head(&mut call.span, (&*head).into());
     }
     let mut declared = None;
-    let is_over = match answer.ending(response.status(), response.body()) {
+    let is_over = match answer.ending(head.status, body) {
         Some(ending) => {
             call.note(ending);
-            let is_read = response.body().is_end_stream();
+            let is_read = body.is_end_stream();
             if !is_read {
                 // The span ends; a body that nobody will read is still dropped where it belongs.
                 let here = Span::unrecorded(call.span.context().clone());
@@ -195,7 +196,7 @@ fn look_at_head<B: Body, C: Call>(
             is_read
         }
         None => {
-            declared = declared_length(response);
+            declared = body.size_hint().exact().or_else(|| declared_length(&head.headers));
             // Only a stream goes on working after its head.
             !recording && declared.is_some()
         }
@@ -206,11 +207,8 @@ fn look_at_head<B: Body, C: Call>(
     declared
 }
 
-/// How many bytes the body will have, if that is known: what it says of itself, else what the head declares.
-#[inline]
-fn declared_length(response: &Response<impl Body>) -> Option<u64> {
-    response.body().size_hint().exact().or_else(|| {
-        let content_length = response.headers().get(header::CONTENT_LENGTH);
-        content_length.and_then(|length| length.to_str().ok()?.parse().ok())
-    })
+/// How many bytes the body will have by what the head declares.
+#[inline(never)]
+fn declared_length(headers: &HeaderMap) -> Option<u64> {
+    headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok())
 }
