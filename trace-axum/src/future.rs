@@ -10,6 +10,8 @@ use http::Response;
 use pin_project_lite::pin_project;
 use trace_tower::server::{self, HttpServerCall};
 
+use crate::body;
+
 pin_project! {
     /// The future of a request inside its span: see [`trace_tower::ResponseFuture`].
     #[derive(Debug)]
@@ -36,7 +38,6 @@ where
     type Output = Result<Response<Body>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        // What is a `Body` already, and nobody watches, stays what it is.
-        self.project().inner.poll_with(cx, Body::new, Body::new)
+        self.project().inner.poll_with(cx, body::of_call)
     }
 }

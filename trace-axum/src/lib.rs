@@ -1,5 +1,6 @@
 #![doc = include_str!("lib.md")]
 
+mod body;
 mod current_span;
 mod future;
 mod layer;

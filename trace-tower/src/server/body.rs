@@ -1,5 +1,7 @@
 //! The body of a response: it is polled in the span, and ends it.
 
+use std::error::Error;
+use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
@@ -26,8 +28,8 @@ pin_project! {
         inner: Option<B>,
         // None when nothing is left to watch, or nothing was from the beginning.
         open: Option<OpenCall<C>>,
-        declared: Option<u64>,
-        passed: u64,
+        // How many bytes are still to come, `UNKNOWN` if nobody knows.
+        left: u64,
     }
 
     impl<B, C> PinnedDrop for ResponseBody<B, C>
@@ -40,33 +42,112 @@ pin_project! {
             if this.open.is_none() {
                 return;
             }
-            let over = this.declared.is_some_and(|declared| *this.passed >= declared)
-                || this.inner.as_ref().as_pin_ref().is_none_or(|inner| inner.is_end_stream());
+            let over =
+                *this.left == 0 || this.inner.as_ref().as_pin_ref().is_none_or(|inner| inner.is_end_stream());
             let ending = if over { Ending::Complete } else { Ending::Cancelled };
             OpenCall::abandon(this.open, this.inner, ending);
         }
     }
 }
 
+/// As many bytes no body has.
+const UNKNOWN: u64 = u64::MAX;
+
+/// What is left of a call when the head of its response is there: how its body ends.
+pub struct BodyCall<C> {
+    open: OpenCall<C>,
+    left: u64,
+}
+
+impl<C: Call> BodyCall<C> {
+    /// A call whose body has the declared length, if that is known.
+    #[inline]
+    pub(super) fn new(open: OpenCall<C>, declared: Option<u64>) -> Self {
+        Self { open, left: declared.unwrap_or(UNKNOWN) }
+    }
+}
+
+impl<C> fmt::Debug for BodyCall<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("BodyCall")
+    }
+}
+
 impl<B: Body, C: Call> ResponseBody<B, C> {
     /// A body whose end is the end of the call; of a call that is over, or that nobody wants to know of, if there is none.
-    #[inline]
-    pub(super) const fn new(inner: B, open: Option<OpenCall<C>>, declared: Option<u64>) -> Self {
-        Self { inner: Some(inner), open, declared, passed: 0 }
+    #[inline(always)]
+    pub fn new(inner: B, call: Option<BodyCall<C>>) -> Self {
+        match call {
+            Some(BodyCall { open, left }) => Self { inner: Some(inner), open: Some(open), left },
+            None => Self { inner: Some(inner), open: None, left: UNKNOWN },
+        }
     }
 
-    /// The body inside, if there is nothing left to watch: for those who would box what wraps it.
+    /// Whether its end is still to be noticed.
+    #[cfg(test)]
+    pub(super) const fn is_watched(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Polls the body inside the span, for bodies with errors of another type than [`BoxError`]: `poll` says which one they are, and
+    /// `as_error` what they say. What `poll` answers is handed on as it is.
     ///
-    /// # Errors
-    /// The body as it was, if its call is not over.
-    pub fn try_into_inner(mut self) -> Result<B, Self> {
-        match self.inner.take() {
-            Some(inner) if self.open.is_none() => Ok(inner),
-            inner => {
-                self.inner = inner;
-                Err(self)
+    /// # Panics
+    /// When the body does, after the panic is noted. The span ends with this body.
+    #[inline]
+    pub fn poll_frame_with<E>(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        poll: impl FnOnce(Pin<&mut B>, &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, E>>>,
+        as_error: impl FnOnce(&E) -> &(dyn Error + 'static),
+    ) -> Poll<Option<Result<Frame<B::Data>, E>>> {
+        let mut this = self.project();
+        let Some(open) = this.open else {
+            return match this.inner.as_pin_mut() {
+                Some(inner) => poll(inner, cx),
+                None => Poll::Ready(None),
+            };
+        };
+        // A frame is large: it is looked at where it is.
+        let mut frame = Poll::Ready(None);
+        let mut is_last = true;
+        open.run(|| {
+            if let Some(mut inner) = this.inner.as_mut().as_pin_mut() {
+                frame = poll(inner.as_mut(), cx);
+                is_last = match &frame {
+                    Poll::Pending => false,
+                    Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || inner.is_end_stream(),
+                    Poll::Ready(None | Some(Err(_))) => true,
+                };
+                if is_last {
+                    // What it still holds is dropped inside the span.
+                    this.inner.set(None);
+                }
             }
+        });
+        match &frame {
+            Poll::Ready(Some(Ok(frame))) => {
+                if let Some(data) = frame.data_ref() {
+                    if *this.left != UNKNOWN {
+                        *this.left = this.left.saturating_sub(data.remaining() as u64);
+                    }
+                } else if let Some(trailers) = frame.trailers_ref()
+                    && open.span.is_recording()
+                {
+                    open.call.trailers(&mut open.span, trailers);
+                }
+                if is_last {
+                    open.note(Ending::Complete);
+                }
+            }
+            Poll::Ready(Some(Err(error))) => open.note(Ending::BodyError(as_error(error))),
+            Poll::Ready(None) => open.note(Ending::Complete),
+            Poll::Pending => {}
         }
+        if is_last {
+            *this.open = None;
+        }
+        frame
     }
 }
 
@@ -83,56 +164,10 @@ where
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-        let mut this = self.project();
-        let Some(open) = this.open else {
-            let Some(inner) = this.inner.as_pin_mut() else { return Poll::Ready(None) };
-            return inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)));
+        let poll = |inner: Pin<&mut B>, cx: &mut Context<'_>| {
+            inner.poll_frame(cx).map(|frame| frame.map(|frame| frame.map_err(Into::into)))
         };
-        // A frame is large: it is written where it is looked at, and moved from there once.
-        let mut frame = Poll::Ready(None);
-        let mut is_last = true;
-        open.run(|| {
-            if let Some(mut body) = this.inner.as_mut().as_pin_mut() {
-                frame = body.as_mut().poll_frame(cx);
-                is_last = match &frame {
-                    Poll::Pending => false,
-                    Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || body.is_end_stream(),
-                    Poll::Ready(None | Some(Err(_))) => true,
-                };
-                if is_last {
-                    // What it still holds is dropped inside the span.
-                    this.inner.set(None);
-                }
-            }
-        });
-        match frame {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    *this.passed += data.remaining() as u64;
-                } else if let Some(trailers) = frame.trailers_ref()
-                    && open.span.is_recording()
-                {
-                    open.call.trailers(&mut open.span, trailers);
-                }
-                if is_last {
-                    open.note(Ending::Complete);
-                    *this.open = None;
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Poll::Ready(None) => {
-                open.note(Ending::Complete);
-                *this.open = None;
-                Poll::Ready(None)
-            }
-            Poll::Ready(Some(Err(error))) => {
-                let error = error.into();
-                open.note(Ending::BodyError(&*error));
-                *this.open = None;
-                Poll::Ready(Some(Err(error)))
-            }
-        }
+        self.poll_frame_with(cx, poll, |error| &**error)
     }
 
     fn is_end_stream(&self) -> bool {

@@ -11,7 +11,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 use trace_core::Span;
 
-use super::ResponseBody;
+use super::{BodyCall, ResponseBody};
 use crate::call::{BoxError, Call, Ending, OpenCall, ServiceError, call_inside};
 
 pin_project! {
@@ -111,8 +111,8 @@ where
     E: 'static,
 {
     /// Polls the future, and makes another body of the response's, for services that answer with one of their own: to do so
-    /// afterwards would move the response twice. There is one way for a body that is watched, and one for a body that nobody has
-    /// to watch, because its call is over or not recorded.
+    /// afterwards would move the response twice. There is no call for a body that nobody has to watch, because its call is over or
+    /// not recorded.
     ///
     /// # Panics
     /// When the service's future does, after the panic is noted. The span ends with this future.
@@ -120,8 +120,7 @@ where
     pub fn poll_with<T>(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-        watched: impl FnOnce(ResponseBody<B, C>) -> T,
-        plain: impl FnOnce(B) -> T,
+        body: impl FnOnce(B, Option<BodyCall<C>>) -> T,
     ) -> Poll<Result<Response<T>, E>> {
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
@@ -139,11 +138,8 @@ where
             Poll::Ready(Ok(response)) => {
                 let (mut head, inner) = response.into_parts();
                 let declared = look_at_head(this.open, *this.answer, &mut head, &inner);
-                let body = match this.open.take() {
-                    Some(open) => watched(ResponseBody::new(inner, Some(open), declared)),
-                    None => plain(inner),
-                };
-                Poll::Ready(Ok(Response::from_parts(head, body)))
+                let call = this.open.take().map(|open| BodyCall::new(open, declared));
+                Poll::Ready(Ok(Response::from_parts(head, body(inner, call))))
             }
             Poll::Ready(Err(error)) => {
                 open.note(Ending::ServiceError(ServiceError::new(&error)));
@@ -165,7 +161,7 @@ where
     type Output = Result<Response<ResponseBody<B, C>>, E>;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        self.poll_with(cx, |body| body, |inner| ResponseBody::new(inner, None, None))
+        self.poll_with(cx, ResponseBody::new)
     }
 }
 

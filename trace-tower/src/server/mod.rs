@@ -10,7 +10,7 @@ mod http;
 mod layer;
 mod service;
 
-pub use self::body::ResponseBody;
+pub use self::body::{BodyCall, ResponseBody};
 pub use self::future::ResponseFuture;
 pub use self::http::{HttpServer, HttpServerCall};
 pub use self::layer::ServerTraceLayer;
