@@ -64,15 +64,21 @@ impl Propagator {
     #[inline]
     pub fn extract_lines(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
         // Most callers send nothing beside the ids.
-        let W3cLines { tracestate: Lines::None, baggage: Lines::None, traceparent } = lines else {
+        let W3cLines { traceparent, tracestate: Lines::None, baggage: Lines::None } = lines else {
             return self.extract_more(carrier, lines);
         };
-        let span_context = match traceparent {
-            Lines::One(line) if self.trace_context => trace_context::parse(line),
-            Lines::One(_) | Lines::None => None,
+        let mut context = Context::new();
+        match traceparent {
             Lines::Several => return self.extract_more(carrier, lines),
-        };
-        Context { span_context, ..Context::new() }
+            Lines::One(line) if self.trace_context => {
+                // Written where it stays.
+                if let Some(span) = trace_context::parse(line) {
+                    context.span_context = Some(span);
+                }
+            }
+            Lines::One(_) | Lines::None => {}
+        }
+        context
     }
 
     #[inline(never)]

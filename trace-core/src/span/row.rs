@@ -102,7 +102,8 @@ impl Row {
         }
         // SAFETY: a short attribute takes `BYTES_MAX` at most, and so many are left up to `last` and beyond it.
         unsafe { self.write(name, value) };
-        self.known |= known.bit();
+        // Added, because `|` would be written as the one byte that it changes, and who reads all eight then waits for it.
+        self.known += known.bit();
         true
     }
 
@@ -141,7 +142,7 @@ impl Row {
         }
         debug_assert_eq!(self.at, start);
         self.at = pieces.at;
-        self.known |= known.bit();
+        self.known += known.bit();
         true
     }
 

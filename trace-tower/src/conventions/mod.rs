@@ -20,12 +20,23 @@ pub use self::text::{IpText, header_text, note_panic, set_header};
 pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
 
 /// The protocol's version as `network.protocol.version` has it: `1.1`, `2`.
-pub const fn protocol_version(version: Version) -> Option<&'static str> {
+#[inline]
+pub fn protocol_version(version: Version) -> Option<&'static str> {
+    // One after the other, because most are of the first: a table would lie in memory that nobody else looks at.
+    if version == Version::HTTP_11 {
+        Some("1.1")
+    } else if version == Version::HTTP_2 {
+        Some("2")
+    } else {
+        rare_version(version)
+    }
+}
+
+#[cold]
+fn rare_version(version: Version) -> Option<&'static str> {
     match version {
         Version::HTTP_09 => Some("0.9"),
         Version::HTTP_10 => Some("1.0"),
-        Version::HTTP_11 => Some("1.1"),
-        Version::HTTP_2 => Some("2"),
         Version::HTTP_3 => Some("3"),
         _ => None,
     }
