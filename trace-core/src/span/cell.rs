@@ -321,19 +321,14 @@ impl Attributes<'_> {
     /// constants.
     #[inline(always)]
     pub fn set<'v>(&mut self, key: impl Into<Key<'v>>, value: impl Into<Value<'v>>) {
-        let key = key.into();
-        match value.into() {
-            Value::Str(text) => {
-                if !self.put(key, Value::Str(text)) {
-                    self.set_text(key.as_str(), key.known_as(), text);
-                }
-            }
-            Value::I64(number) => {
-                if !self.put(key, Value::I64(number)) {
-                    self.set_number(key.as_str(), key.known_as(), number);
-                }
-            }
-            other => self.set_other(key, other),
+        let (key, value) = (key.into(), value.into());
+        let name = key.as_str();
+        match (key.known_as(), value) {
+            // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it.
+            (Some(known), _) if self.row.takes(known, name, value) => unsafe { self.row.put(known, name, value) },
+            (known, Value::Str(text)) => self.set_text(name, known, text),
+            (known, Value::I64(number)) => self.set_number(name, known, number),
+            (_, other) => self.set_other(key, other),
         }
     }
 
@@ -361,14 +356,14 @@ impl Attributes<'_> {
     /// ```
     #[inline(always)]
     pub fn set_pieces(&mut self, key: Key<'_>, make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result) -> bool {
-        // SAFETY: as in `put`; `make` has no way to the recorder, because this has all references to it.
+        // SAFETY: the row was made, or made anew, after the last change to the recorder; `make` has no way to the recorder, because this has all references to it.
         unsafe { self.row.put_pieces(key, make) }
     }
 
     /// Sets attributes that are encoded already, as [`set`](Self::set) would set each.
     #[inline(always)]
     pub fn set_encoded(&mut self, attributes: &EncodedAttributes) {
-        // SAFETY: as in `put`.
+        // SAFETY: as above.
         if !unsafe { self.row.put_encoded(attributes) } {
             self.set_each(attributes);
         }
@@ -379,18 +374,14 @@ impl Attributes<'_> {
         attributes.for_each(|key, value| self.set_other(key, value));
     }
 
-    #[inline(always)]
-    fn put(&mut self, key: Key<'_>, value: Value<'_>) -> bool {
-        // SAFETY: the row was made, or made anew, after the last change to the recorder.
-        unsafe { self.row.put(key, value) }
-    }
-
-    #[inline(never)]
+    // Cold, so that what is done most follows without a jump: there are more jumps in the work for a request than processors keep
+    // in mind, and each that they do not costs as much as writing a few attributes.
+    #[cold]
     fn set_text(&mut self, key: &str, known: Option<Known>, text: &str) {
         self.set_other(Key::of(key, known), Value::Str(text));
     }
 
-    #[inline(never)]
+    #[cold]
     fn set_number(&mut self, key: &str, known: Option<Known>, number: i64) {
         self.set_other(Key::of(key, known), Value::I64(number));
     }

@@ -51,15 +51,14 @@ impl EncodedAttributes {
     /// Else nothing is added, and it is `false`.
     #[must_use = "what is not added is to be set on each span"]
     pub fn add<'a>(&mut self, key: Key<'a>, value: impl Into<Value<'a>>) -> bool {
-        let mut row = self.row();
+        let (name, value, mut row) = (key.as_str(), value.into(), self.row());
+        let Some(known) = key.known_as().filter(|known| row.takes(*known, name, value)) else { return false };
         // SAFETY: the row is of all that is free, and nothing else is written to it meanwhile.
-        let is_added = unsafe { row.put(key, value.into()) };
-        if is_added {
-            // SAFETY: the row began in the bytes, and ends in them.
-            self.len = unsafe { row.at.offset_from_unsigned(self.halves.as_ptr().cast()) };
-            self.known = row.known;
-        }
-        is_added
+        unsafe { row.put(known, name, value) };
+        // SAFETY: the row began in the bytes, and ends in them.
+        self.len = unsafe { row.at.offset_from_unsigned(self.halves.as_ptr().cast()) };
+        self.known = row.known;
+        true
     }
 
     /// Takes all away.

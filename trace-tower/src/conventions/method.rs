@@ -30,8 +30,18 @@ impl KnownMethods {
     /// What this method is called.
     #[inline]
     pub fn name<'a>(&self, method: &'a Method) -> MethodName<'a> {
+        match &self.own {
+            // Nearly all are one of these.
+            None if *method == Method::GET => MethodName { sent: "GET", known: true },
+            None if *method == Method::POST => MethodName { sent: "POST", known: true },
+            own => Self::look_up(own.as_deref(), method),
+        }
+    }
+
+    #[inline(never)]
+    fn look_up<'a>(own: Option<&[String]>, method: &'a Method) -> MethodName<'a> {
         let sent = method.as_str();
-        let known = match &self.own {
+        let known = match own {
             None => match *method {
                 Method::GET
                 | Method::POST

@@ -33,6 +33,7 @@ pub fn protocol_version(version: Version) -> Option<&'static str> {
 }
 
 #[cold]
+#[inline(never)]
 fn rare_version(version: Version) -> Option<&'static str> {
     match version {
         Version::HTTP_09 => Some("0.9"),
