@@ -20,7 +20,7 @@ pub(crate) const BENCH: Bench = Bench {
     question: "What does tracing add to a `GET` by reqwest that is made inside a span, until the response is read? On loopback, the \
                server is in another process, and client and connection work on one thread. Without a network, the innermost \
                middleware of reqwest-middleware answers at once, which leaves what the layers themselves cost, exactly; there is no \
-               connection then whose address a span could tell. fastrace-reqwest makes no span: it sends on the `traceparent` of the \
+               connection then whose address a span could tell. *identity* is what reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. fastrace-reqwest makes no span: it sends on the `traceparent` of the \
                current one, as a header that is added to each request by hand. reqwest-tracing's span, by default, has no `url.full`; \
                tower-otel's has every header.",
     cases: &[
@@ -48,6 +48,7 @@ pub(crate) const BENCH: Bench = Bench {
             added_to: Some(ANSWERED),
             entries: &[
                 Entry::new(ANSWERED, |_| answered_alone()),
+                Entry::new(IDENTITY, |_| answered_identity()),
                 Entry::new(OURS, |collector| answered_ours(collector, Sampled::Yes)),
                 Entry::new(FASTRACE, |collector| answered_fastrace(collector, Sampled::Yes)),
                 Entry::new(REQWEST_TRACING, |c| answered_reqwest_tracing(c, Sampled::Yes)),
@@ -83,6 +84,7 @@ pub(crate) const BENCH: Bench = Bench {
 const REQWEST: &str = "reqwest";
 const MIDDLEWARE: &str = "reqwest-middleware, with none";
 const ANSWERED: &str = "reqwest-middleware, answered at once";
+const IDENTITY: &str = "identity";
 const OURS: &str = "trace-reqwest";
 const FASTRACE: &str = "fastrace-reqwest, no span";
 const REQWEST_TRACING: &str = "reqwest-tracing";
@@ -200,6 +202,20 @@ fn answering(builder: ClientBuilder) -> ClientWithMiddleware {
 fn answered_alone() -> Subject {
     let client = answering(ClientBuilder::new(reqwest::Client::new()));
     answered(move |url| client.get(url).send().map(served))
+}
+
+/// What reqwest-middleware itself needs for any middleware that is there until the response is.
+fn answered_identity() -> Subject {
+    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(identity));
+    answered(move |url| client.get(url).send().map(served))
+}
+
+fn identity<'a>(
+    request: Request,
+    extensions: &'a mut Extensions,
+    next: Next<'a>,
+) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
+    Box::pin(async move { next.run(request, extensions).await })
 }
 
 fn answered_ours(collector: &Collector, sampled: Sampled) -> Subject {

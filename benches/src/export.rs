@@ -9,7 +9,7 @@ use opentelemetry::trace::TracerProvider as _;
 use tokio::runtime::Runtime;
 
 use crate::exporters::{self, Kind, Protocol, Wire};
-use crate::harness::statistics::{least, median, quantile};
+use crate::harness::statistics::{least, median, quantile, undisturbed};
 use crate::harness::{Bench, Collector, Effort, Goal, Running, Section, Sink, Subject, Table};
 use crate::harness::{allocator, clock, memory};
 use crate::span;
@@ -173,7 +173,7 @@ fn costs(effort: &Effort) -> io::Result<Section> {
     Ok(Section {
         title: "from the queue to the socket".to_owned(),
         note: "One batch after the other is made and flushed. *ns*: CPU time of the whole process, user and system, less that of \
-               the thread that makes the spans while it makes them; the quietest of the repetitions and their median. Ours encodes \
+               the thread that makes the spans while it makes them, of the batches that were disturbed least; the quietest of the repetitions and their median. Ours encodes \
                a span while it is made, and the others when they send it: *with the making* is the median of the whole. \
                Allocations are those of all threads, less those of the making. A batch is as large as each one's defaults make \
                it: ours some 800 KiB, the SDK's 512 spans; fastrace's reporter sends whatever has ended in a second, and is given \
@@ -412,7 +412,7 @@ impl Send {
             made += self.spans;
         }
         let counted = (COUNTED * self.spans) as f64;
-        let (cpu_ns, whole_ns) = (median(&cpu_ns), median(&whole_ns));
+        let (cpu_ns, whole_ns) = (undisturbed(&cpu_ns), undisturbed(&whole_ns));
         let (allocations, bytes) = (allocations as f64 / counted, bytes as f64 / counted);
         println!("{cpu_ns} {whole_ns} {allocations} {bytes} {made}");
         Ok(())

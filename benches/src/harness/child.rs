@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::statistics::median;
+use super::statistics::{median, undisturbed};
 use super::{Entry, allocator, callgrind, clock};
 
 /// Where the subject sends its spans.
@@ -250,11 +250,11 @@ fn process_fill(subject: &Subject, units: usize) -> f64 {
     (clock::process_ns() - start) as f64 / (FILL * units) as f64
 }
 
-/// A unit's time on its thread and in the whole process, in nanoseconds: the medians over the bursts.
+/// A unit's time on its thread and in the whole process, in nanoseconds, as the least disturbed bursts have it.
 fn time(subject: &Subject, units: usize, bursts: usize) -> (f64, f64) {
     let on_thread: Vec<_> = (0..bursts).map(|_| thread_burst(subject, units)).collect();
     let in_process: Vec<_> = (0..bursts.div_ceil(FILL)).map(|_| process_fill(subject, units)).collect();
-    (median(&on_thread), median(&in_process))
+    (undisturbed(&on_thread), undisturbed(&in_process))
 }
 
 /// A unit's time on the first thread while others do the same.

@@ -2,14 +2,14 @@
 //! they say.
 //!
 //! A turn is a millisecond or two: machines that others work on too have another speed from one minute to the next, and
-//! what is compared has to be measured at the same.
+//! what is compared has to be measured at the same. Of its turns, those count in which a process was disturbed least.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::child::{self, Costs, FILL, READY, Round};
 use super::sink::{Arrived, Sink};
-use super::statistics::median;
+use super::statistics::undisturbed;
 use super::{Bench, Case, Entry, Running, callgrind};
 
 /// How much is done for an answer.
@@ -208,7 +208,7 @@ impl Player {
             return Err(failure);
         }
         let [allocations, bytes] = self.running.ask_numbers(Round::Allocations.word())?;
-        let (thread_ns, process_ns) = (median(&self.thread_ns), median(&self.process_ns));
+        let (thread_ns, process_ns) = (undisturbed(&self.thread_ns), undisturbed(&self.process_ns));
         Ok(Costs { thread_ns, process_ns, allocations, bytes })
     }
 }
