@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::mem;
 use std::time::{Duration, Instant};
 
 use http::Extensions;
@@ -191,7 +190,8 @@ enum Kept {
     Head {
         method: Method,
         version: Version,
-        headers: HeaderMap,
+        // None if there are none: an empty map, moved here just after it was made, would be waited for.
+        headers: Option<HeaderMap>,
     },
 }
 
@@ -200,11 +200,9 @@ impl Template {
     fn of(request: &mut Request, tells_url: bool) -> Self {
         let deadline = request.timeout().map(|timeout| (Instant::now(), *timeout));
         if request.body().is_none() && deadline.is_none() {
-            // An empty map is three clones too.
-            let headers = request.headers();
-            let headers = if headers.is_empty() { HeaderMap::new() } else { headers.clone() };
-            let mut kept =
-                Kept::Head { method: request.method().clone(), version: request.version(), headers };
+            let (method, version) = (request.method().clone(), request.version());
+            let headers = Some(request.headers()).filter(|headers| !headers.is_empty()).cloned();
+            let mut kept = Kept::Head { method, version, headers };
             if !tells_url {
                 kept.request(Some(request.url()));
             }
@@ -273,7 +271,7 @@ impl Kept {
         if let Self::Head { method, version, headers } = self {
             let mut request = Request::new(method.clone(), url?.clone());
             *request.version_mut() = *version;
-            *request.headers_mut() = mem::take(headers);
+            *request.headers_mut() = headers.take().unwrap_or_default();
             *self = Self::Request(request);
         }
         match self {

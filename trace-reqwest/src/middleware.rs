@@ -103,6 +103,8 @@ impl TraceMiddleware {
     }
 
     /// Sends a request inside a span of its own, which starts now.
+    // Inlined, so that what it returns is written to where it is awaited, and not moved there just after.
+    #[inline(always)]
     pub(crate) fn send<'a>(
         &self,
         mut request: Request,
