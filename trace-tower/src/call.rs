@@ -229,11 +229,14 @@ impl<C: Call> OpenCall<C> {
     /// # Panics
     /// When `f` does, after the panic is noted. Unless its message is wanted, catching it is left to others: what was under way stays
     /// as it is, and is dropped by whoever has it, which is when the span ends.
+    // Each of these returns what it calls, and nothing else, so that a large result is written to where it goes, and not moved there.
     #[inline(always)]
     pub(crate) fn run<R>(&mut self, f: impl FnOnce() -> R) -> R {
-        if self.call.wants_panics() {
-            return self.run_and_catch(f);
-        }
+        if self.call.wants_panics() { self.run_and_catch(f) } else { self.run_uncaught(f) }
+    }
+
+    #[inline(always)]
+    fn run_uncaught<R>(&mut self, f: impl FnOnce() -> R) -> R {
         let inside = Inside(self);
         let result = inside.0.span.enter(f);
         mem::forget(inside);

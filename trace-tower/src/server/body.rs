@@ -101,54 +101,58 @@ impl<B: Body, C: Call> ResponseBody<B, C> {
         poll: impl FnOnce(Pin<&mut B>, &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, E>>>,
         as_error: impl FnOnce(&E) -> &(dyn Error + 'static),
     ) -> Poll<Option<Result<Frame<B::Data>, E>>> {
-        let mut this = self.project();
-        let Some(open) = this.open else {
-            return match this.inner.as_pin_mut() {
+        let this = self.project();
+        match this.open {
+            Some(_) => poll_watched(this.inner, this.open, this.left, cx, poll, as_error),
+            None => match this.inner.as_pin_mut() {
                 Some(inner) => poll(inner, cx),
                 None => Poll::Ready(None),
-            };
-        };
-        // A frame is large: it is looked at where it is.
-        let mut frame = Poll::Ready(None);
-        let mut is_last = true;
-        open.run(|| {
-            if let Some(mut inner) = this.inner.as_mut().as_pin_mut() {
-                frame = poll(inner.as_mut(), cx);
-                is_last = match &frame {
-                    Poll::Pending => false,
-                    Poll::Ready(Some(Ok(frame))) => frame.is_trailers() || inner.is_end_stream(),
-                    Poll::Ready(None | Some(Err(_))) => true,
-                };
-                if is_last {
-                    // What it still holds is dropped inside the span.
-                    this.inner.set(None);
-                }
-            }
-        });
-        match &frame {
-            Poll::Ready(Some(Ok(frame))) => {
-                if let Some(data) = frame.data_ref() {
-                    if *this.left != UNKNOWN {
-                        *this.left = this.left.saturating_sub(data.remaining() as u64);
-                    }
-                } else if let Some(trailers) = frame.trailers_ref()
-                    && open.span.is_recording()
-                {
-                    open.call.trailers(&mut open.span, trailers);
-                }
-                if is_last {
-                    open.note(Ending::Complete);
-                }
-            }
-            Poll::Ready(Some(Err(error))) => open.note(Ending::BodyError(as_error(error))),
-            Poll::Ready(None) => open.note(Ending::Complete),
-            Poll::Pending => {}
+            },
         }
-        if is_last {
-            *this.open = None;
-        }
-        frame
     }
+}
+
+/// Polls a body that is watched. A frame is large: it is written to where it is returned to, and looked at there.
+#[inline(always)]
+fn poll_watched<B: Body, C: Call, E>(
+    mut inner: Pin<&mut Option<B>>,
+    call: &mut Option<OpenCall<C>>,
+    left: &mut u64,
+    cx: &mut Context<'_>,
+    poll: impl FnOnce(Pin<&mut B>, &mut Context<'_>) -> Poll<Option<Result<Frame<B::Data>, E>>>,
+    as_error: impl FnOnce(&E) -> &(dyn Error + 'static),
+) -> Poll<Option<Result<Frame<B::Data>, E>>> {
+    let open = call.as_mut().expect("it is watched");
+    let frame = open.run(|| match inner.as_mut().as_pin_mut() {
+        Some(inner) => poll(inner, cx),
+        None => Poll::Ready(None),
+    });
+    let is_last = match &frame {
+        Poll::Pending => false,
+        Poll::Ready(Some(Ok(frame))) => {
+            if let Some(data) = frame.data_ref() {
+                if *left != UNKNOWN {
+                    *left = left.saturating_sub(data.remaining() as u64);
+                }
+            } else if let Some(trailers) = frame.trailers_ref()
+                && open.span.is_recording()
+            {
+                open.call.trailers(&mut open.span, trailers);
+            }
+            frame.is_trailers() || inner.as_ref().as_pin_ref().is_none_or(|inner| inner.is_end_stream())
+        }
+        Poll::Ready(None | Some(Err(_))) => true,
+    };
+    if is_last {
+        // What it still holds is dropped inside the span.
+        open.run(|| inner.set(None));
+        open.note(match &frame {
+            Poll::Ready(Some(Err(error))) => Ending::BodyError(as_error(error)),
+            _ => Ending::Complete,
+        });
+        *call = None;
+    }
+    frame
 }
 
 impl<B, C> Body for ResponseBody<B, C>

@@ -125,13 +125,14 @@ where
         let mut this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
         // A response is large: it is written where it is looked at, and taken apart there once, on its way to where it goes.
-        let mut result = Poll::Pending;
-        open.run(|| {
-            result = this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+        let result = open.run(|| {
+            let result =
+                this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
             if result.is_ready() {
                 // What it still holds is dropped inside the span.
                 this.inner.set(None);
             }
+            result
         });
         match result {
             Poll::Pending => Poll::Pending,
