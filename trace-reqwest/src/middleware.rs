@@ -14,7 +14,7 @@ use trace_core::semconv::{
 };
 use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer};
 use trace_tower::client::UrlTemplate;
-use trace_tower::conventions::{IpText, KnownMethods, QueryRedaction, RedactedUrl, protocol_version};
+use trace_tower::conventions::{KnownMethods, QueryRedaction, RedactedUrl, protocol_version};
 
 use crate::error_type::error_type;
 use crate::follow::Hop;
@@ -261,7 +261,7 @@ fn record_response(span: &mut Span, response: &Response) {
             attributes.set(NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(peer) = response.remote_addr() {
-            attributes.set(NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            attributes.set_ip(NETWORK_PEER_ADDRESS, peer.ip());
             attributes.set(NETWORK_PEER_PORT, peer.port());
         }
     }

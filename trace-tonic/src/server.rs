@@ -14,7 +14,7 @@ use tower_layer::Layer;
 use tower_service::Service;
 use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, semconv};
 use trace_tower::call::BoxError;
-use trace_tower::conventions::{IpText, RequestHeaders, authority, caller_context, note_panic, set_server};
+use trace_tower::conventions::{RequestHeaders, authority, caller_context, note_panic, set_server};
 use trace_tower::{Call, Ending, Lasting, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead};
 
 use crate::descriptor::{self, DescriptorError};
@@ -241,7 +241,7 @@ impl Options {
             set_server(&mut attributes, server, request.uri.scheme_str().unwrap_or_default());
         }
         if let Some(peer) = (self.peer)(request.extensions) {
-            attributes.set(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, peer.ip());
             attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }
     }

@@ -101,7 +101,12 @@ pub struct ResponseHead<'a> {
 
 impl<'a> From<&'a Parts> for ResponseHead<'a> {
     fn from(head: &'a Parts) -> Self {
-        Self { status: head.status, version: head.version, headers: &head.headers, extensions: &head.extensions }
+        Self {
+            status: head.status,
+            version: head.version,
+            headers: &head.headers,
+            extensions: &head.extensions,
+        }
     }
 }
 

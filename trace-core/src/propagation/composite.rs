@@ -63,20 +63,21 @@ impl Propagator {
     /// is moved just after it was written takes longer than to read it.
     #[inline]
     pub fn extract_lines(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
-        // Most callers send nothing beside the ids.
-        let W3cLines { traceparent, tracestate: Lines::None, baggage: Lines::None } = lines else {
-            return self.extract_more(carrier, lines);
-        };
-        let mut context = Context::new();
-        match traceparent {
-            Lines::Several => return self.extract_more(carrier, lines),
-            Lines::One(line) if self.trace_context => {
-                // Written where it stays.
-                if let Some(span) = trace_context::parse(line) {
-                    context.span_context = Some(span);
-                }
+        // Most callers send nothing beside the ids. Each way is a function that ends here: so the context is written where it goes.
+        match lines {
+            W3cLines { traceparent: Lines::One(line), tracestate: Lines::None, baggage: Lines::None } => {
+                self.extract_ids(line)
             }
-            Lines::One(_) | Lines::None => {}
+            W3cLines { traceparent: Lines::None, baggage: Lines::None, .. } => Context::new(),
+            _ => self.extract_more(carrier, lines),
+        }
+    }
+
+    #[inline(always)]
+    fn extract_ids(&self, traceparent: &[u8]) -> Context {
+        let mut context = Context::new();
+        if self.trace_context {
+            context.span_context = trace_context::read(traceparent);
         }
         context
     }

@@ -73,8 +73,13 @@ impl Pending {
 ///
 /// assert_eq!(trace_context::parse(b"00-4BF92F3577B34DA6A3CE929D0E0E4736-00F067AA0BA902B7-01"), None);
 /// ```
-#[inline]
 pub fn parse(traceparent: &[u8]) -> Option<SpanContext> {
+    read(traceparent)
+}
+
+/// As [`parse`], where it is written to memory at once: what a call returned there would be read back by wider loads.
+#[inline(always)]
+pub(super) fn read(traceparent: &[u8]) -> Option<SpanContext> {
     // White space around a header value is no part of it; there is none around one that is as long as it has to be.
     let value = if traceparent.len() == Traceparent::LEN { traceparent } else { grammar::trim(traceparent) };
     let (known, further) = value.split_first_chunk::<{ Traceparent::LEN }>()?;

@@ -12,7 +12,7 @@
 //! one load, because there are no weak references, and one field is that of a distinguished owner alone.
 
 use std::cell::UnsafeCell;
-use std::fmt;
+use std::fmt::{self, Write};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::panic::RefUnwindSafe;
@@ -23,7 +23,7 @@ use std::sync::{Mutex, PoisonError};
 use super::attribute::{Known, text_of};
 use super::recorder::Recorder;
 use super::row::{Pieces, Row};
-use super::{EncodedAttributes, Key, Scope, Value};
+use super::{EncodedAttributes, IpText, Key, Scope, Value, ip};
 use crate::clock::Anchor;
 use crate::context::Context;
 use crate::pipeline::Pipeline;
@@ -325,7 +325,9 @@ impl Attributes<'_> {
         let name = key.as_str();
         match (key.known_as(), value) {
             // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it.
-            (Some(known), _) if self.row.takes(known, name, value) => unsafe { self.row.put(known, name, value) },
+            (Some(known), _) if self.row.takes(known, name, value) => unsafe {
+                self.row.put(known, name, value)
+            },
             (known, Value::Str(text)) => self.set_text(name, known, text),
             (known, Value::I64(number)) => self.set_number(name, known, number),
             (_, other) => self.set_other(key, other),
@@ -358,6 +360,41 @@ impl Attributes<'_> {
     pub fn set_pieces(&mut self, key: Key<'_>, make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result) -> bool {
         // SAFETY: the row was made, or made anew, after the last change to the recorder; `make` has no way to the recorder, because this has all references to it.
         unsafe { self.row.put_pieces(key, make) }
+    }
+
+    /// Sets an attribute whose value is an IP address, as text. One that is the value of several is made a text once.
+    ///
+    /// ```
+    /// use std::net::IpAddr;
+    ///
+    /// use trace_core::{IpText, semconv};
+    ///
+    /// let caller = IpText::from(IpAddr::from([203, 0, 113, 195]));
+    /// let mut span = trace_core::span("GET").start();
+    /// if let Some(mut attributes) = span.attributes() {
+    ///     attributes.set_ip(semconv::CLIENT_ADDRESS, caller);
+    ///     attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, caller);
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn set_ip<'v>(&mut self, key: impl Into<Key<'v>>, address: impl Into<IpText>) {
+        let (key, address) = (key.into(), address.into());
+        let name = key.as_str();
+        match (address.0, key.known_as()) {
+            (ip::Text::V4(letters, len), Some(known)) if self.row.takes_padded::<16>(known, name) => {
+                // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it.
+                unsafe { self.row.put_padded(known, name, letters.to_le_bytes(), len) }
+            }
+            (_, known) => self.set_ip_text(name, known, address),
+        }
+    }
+
+    #[cold]
+    fn set_ip_text(&mut self, key: &str, known: Option<Known>, address: IpText) {
+        let key = Key::of(key, known);
+        if !self.set_pieces(key, |text| write!(text, "{address}")) {
+            self.set_other(key, Value::Format(&address));
+        }
     }
 
     /// Sets attributes that are encoded already, as [`set`](Self::set) would set each.

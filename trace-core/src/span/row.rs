@@ -109,6 +109,38 @@ impl Row {
         self.known += known.bit();
     }
 
+    /// Whether a text of these many bytes may be [put](Self::put_padded).
+    #[inline(always)]
+    pub(super) fn takes_padded<const N: usize>(&self, known: Known, key: &str) -> bool {
+        (self.known & known.bit() == 0) & (key.len() + N <= Self::TEXT_MAX) & (self.at <= self.last)
+    }
+
+    /// Writes an attribute of the first so many of some bytes, which are a text: all of them are written, because a constant number
+    /// is written by a store or two.
+    ///
+    /// # Safety
+    /// The row [takes](Self::takes_padded) all; otherwise as for [`put`](Self::put).
+    #[inline(always)]
+    pub(super) unsafe fn put_padded<const N: usize>(
+        &mut self,
+        known: Known,
+        key: &str,
+        text: [u8; N],
+        len: usize,
+    ) {
+        debug_assert!(len <= N);
+        // SAFETY: an attribute with all of the bytes takes `BYTES_MAX` at most, and so many are left up to `last` and beyond it; those
+        // behind the text are written over.
+        unsafe {
+            self.array([ATTRIBUTES, (HEADS + key.len() + len) as u8, KEY, key.len() as u8]);
+            self.bytes(key.as_bytes());
+            self.array([VALUE, (2 + len) as u8, STRING, len as u8]);
+            self.array(text);
+            self.at = self.at.sub(N - len);
+        }
+        self.known += known.bit();
+    }
+
     /// Writes an attribute of a text that is made where it belongs, under the same conditions; `false`, and nothing is written, if
     /// one does not hold or the text becomes too long.
     ///

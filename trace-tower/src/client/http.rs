@@ -9,9 +9,7 @@ use ::http::{Extensions, HeaderMap, StatusCode, header};
 use trace_core::{Attributes, Context, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead, ServiceError};
-use crate::conventions::{
-    ErrorType, IpText, KnownMethods, MethodName, QueryRedaction, protocol_version, set_server,
-};
+use crate::conventions::{ErrorType, KnownMethods, MethodName, QueryRedaction, protocol_version, set_server};
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
 
@@ -136,7 +134,7 @@ impl Call for HttpClientCall {
             attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(peer) = (self.peer)(response.extensions) {
-            attributes.set(semconv::NETWORK_PEER_ADDRESS, &*IpText::new(peer.ip()));
+            attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, peer.ip());
             attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }
     }

@@ -16,7 +16,7 @@ pub use self::error::ErrorType;
 pub use self::headers::RequestHeaders;
 pub use self::method::{KnownMethods, MethodName};
 pub use self::server_address::{ServerAddress, authority, set_server};
-pub use self::text::{IpText, header_text, note_panic, set_header};
+pub use self::text::{header_text, note_panic, set_header};
 pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
 
 /// The protocol's version as `network.protocol.version` has it: `1.1`, `2`.

@@ -1,7 +1,6 @@
 use std::error::Error;
 use std::fmt;
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri, Version, header};
 use trace_core::{Context, SpanContext, SpanId, TraceFlags, TraceId, Tracer};
@@ -280,23 +279,6 @@ fn a_header_of_any_bytes_is_text() {
     ] {
         assert_eq!(header_text(&HeaderValue::from_bytes(bytes).unwrap()).to_string(), text);
     }
-}
-
-#[test]
-fn an_address_is_told_as_what_it_is() {
-    let v4 = Ipv4Addr::new(10, 0, 0, 1);
-    assert_eq!(&*IpText::new(IpAddr::V4(v4)), "10.0.0.1");
-    assert_eq!(&*IpText::new(IpAddr::V6(v4.to_ipv6_mapped())), "10.0.0.1");
-    assert_eq!(&*IpText::new(IpAddr::V6(Ipv6Addr::LOCALHOST)), "::1");
-    for octet in 0..=255 {
-        for octets in [[octet, 0, 0, 0], [255, octet, 10, octet], [1, 99, octet, 100], [255, 255, 255, octet]]
-        {
-            let v4 = Ipv4Addr::from(octets);
-            assert_eq!(&*IpText::new(IpAddr::V4(v4)), v4.to_string());
-        }
-    }
-    let longest = Ipv6Addr::from([0xabcd_u16; 8]);
-    assert_eq!(&*IpText::new(IpAddr::V6(longest)), "abcd:abcd:abcd:abcd:abcd:abcd:abcd:abcd");
 }
 
 #[test]

@@ -2,8 +2,6 @@
 
 use std::any::Any;
 use std::fmt::{self, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::ops::Deref;
 
 use http::HeaderValue;
 use trace_core::{Attributes, Key, Span, display, semconv};
@@ -57,84 +55,6 @@ pub fn header_text(value: &HeaderValue) -> impl fmt::Display {
     Text(value.as_bytes())
 }
 
-/// An IP address as text; one of IPv4 that came in IPv6's clothes is shown without them.
-#[derive(Clone, Copy)]
-pub struct IpText(Letters<48>);
-
-impl IpText {
-    /// Writes the address.
-    #[inline]
-    pub fn new(address: IpAddr) -> Self {
-        match address.to_canonical() {
-            IpAddr::V4(address) => Self::v4(address),
-            IpAddr::V6(address) => Self::v6(address),
-        }
-    }
-
-    /// The formatter would take twenty times as long as these few digits. They come together in a register: memory that is written
-    /// digit by digit, and read as a whole then, is waited for.
-    #[inline(always)]
-    fn v4(address: Ipv4Addr) -> Self {
-        let (mut all, mut length) = (0u128, 0);
-        for octet in address.octets() {
-            let Octet { digits, length: more } = OCTETS[usize::from(octet)];
-            all |= u128::from(u32::from_le_bytes(digits)) << (8 * length);
-            length += u32::from(more);
-        }
-        let mut text = [0; 48];
-        text[..16].copy_from_slice(&all.to_le_bytes());
-        // Without the last full stop.
-        Self(Letters { text, length: length as usize - 1 })
-    }
-
-    #[inline(never)]
-    fn v6(address: Ipv6Addr) -> Self {
-        let mut text = Letters::new();
-        // 45 letters are the longest that an address may have.
-        let _ = write!(text, "{address}");
-        Self(text)
-    }
-}
-
-impl Deref for IpText {
-    type Target = str;
-
-    #[inline]
-    fn deref(&self) -> &str {
-        self.0.as_str()
-    }
-}
-
-impl fmt::Debug for IpText {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        (**self).fmt(f)
-    }
-}
-
-/// A part of an IPv4 address, with a full stop behind it, and zeros behind that.
-#[derive(Clone, Copy)]
-struct Octet {
-    digits: [u8; 4],
-    /// Of the digits and the full stop.
-    length: u8,
-}
-
-static OCTETS: [Octet; 256] = {
-    let mut octets = [Octet { digits: *b"0.\0\0", length: 2 }; 256];
-    let mut octet = 0;
-    while octet < 256 {
-        let hundreds = b'0' + (octet / 100) as u8;
-        let (tens, ones) = (b'0' + (octet / 10 % 10) as u8, b'0' + (octet % 10) as u8);
-        octets[octet] = match octet {
-            0..10 => Octet { digits: [ones, b'.', 0, 0], length: 2 },
-            10..100 => Octet { digits: [tens, ones, b'.', 0], length: 3 },
-            _ => Octet { digits: [hundreds, tens, ones, b'.'], length: 4 },
-        };
-        octet += 1;
-    }
-    octets
-};
-
 /// Adds the `exception` event of a panic, with its message if it is known: see [`Call::wants_panics`](crate::Call::wants_panics).
 pub fn note_panic(span: &mut Span, panic: Option<&(dyn Any + Send)>) {
     let message = panic.and_then(panic_message);
@@ -170,8 +90,7 @@ impl<const N: usize> Letters<N> {
     #[inline]
     pub(super) fn as_str(&self) -> &str {
         // SAFETY: nothing but `write_str` writes to `text` or changes `length`: it leaves the first `length` bytes as they were, and
-        // adds whole texts behind them; and an address of IPv4 begins as digits and full stops. Checking it again would take
-        // longer than making the text, three times a request.
+        // adds whole texts behind them.
         unsafe { std::str::from_utf8_unchecked(&self.text[..self.length]) }
     }
 }

@@ -5,12 +5,12 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri};
-use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, semconv};
+use trace_core::{Attributes, IpText, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::Lasting;
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
-    IpText, KnownMethods, MethodName, QueryRedaction, RequestHeaders, authority, caller_context, note_panic,
+    KnownMethods, MethodName, QueryRedaction, RequestHeaders, authority, caller_context, note_panic,
     protocol_version, put_response_headers, set_header, set_server,
 };
 
@@ -145,9 +145,9 @@ impl Options {
             set_server(&mut attributes, server, scheme);
         }
         if let Some(peer) = (self.peer)(request.extensions) {
-            let address = IpText::new(peer.ip());
-            attributes.set(semconv::CLIENT_ADDRESS, &*address);
-            attributes.set(semconv::NETWORK_PEER_ADDRESS, &*address);
+            let address = IpText::from(peer.ip());
+            attributes.set_ip(semconv::CLIENT_ADDRESS, address);
+            attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, address);
             attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
         }
         if let Some(version) = protocol_version(request.version) {
