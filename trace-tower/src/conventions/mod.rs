@@ -15,7 +15,7 @@ use trace_core::{Context, SpanContext, Tracer};
 pub use self::error::ErrorType;
 pub use self::headers::RequestHeaders;
 pub use self::method::{KnownMethods, MethodName};
-pub use self::server_address::{ServerAddress, authority, set_server};
+pub use self::server_address::{ServerAddress, authority, set_served, set_server};
 pub use self::text::{header_text, note_panic, set_header};
 pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
 

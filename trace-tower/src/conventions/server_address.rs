@@ -4,10 +4,10 @@ use std::cell::RefCell;
 use std::ptr;
 
 use http::uri::Authority;
-use http::{HeaderValue, Uri};
+use http::{HeaderValue, Uri, Version};
 use trace_core::{Attributes, EncodedAttributes, semconv};
 
-use super::RequestHeaders;
+use super::{RequestHeaders, protocol_version};
 
 /// The name or address of a server, and its port, as the client wrote them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -129,7 +129,87 @@ fn set_other_server(attributes: &mut Attributes<'_>, authority: &[u8], scheme: &
         Some(port) => attributes.set(semconv::SERVER_PORT, port),
         None => set_default_port(attributes, scheme),
     }
-    LAST.with_borrow_mut(|last| last.put_by(authority, host, port));
+    LAST.with_borrow_mut(|last| last.put_by(authority, host, port, None));
+}
+
+/// As [`set_server`], where the request came by this scheme and version of HTTP, and says so: `url.scheme` and
+/// `network.protocol.version` are put by with the server, as they are the same for all that comes through a connection.
+#[inline(always)]
+pub fn set_served(attributes: &mut Attributes<'_>, authority: Option<&[u8]>, scheme: &str, version: Version) {
+    if let Some(authority) = authority
+        && let Some(way) = Way::of(scheme, version)
+    {
+        // SAFETY: as above.
+        let last = unsafe { &*LAST_SERVED.with(ptr::from_ref) };
+        if let Ok(last) = last.try_borrow()
+            && last.way == Some(way)
+            && last.authority() == authority
+        {
+            attributes.set_encoded(&last.attributes);
+            return;
+        }
+    }
+    set_otherwise_served(attributes, authority, scheme, version);
+}
+
+#[inline(never)]
+fn set_otherwise_served(
+    attributes: &mut Attributes<'_>,
+    authority: Option<&[u8]>,
+    scheme: &str,
+    version: Version,
+) {
+    attributes.set(semconv::URL_SCHEME, scheme);
+    if let Some(version) = protocol_version(version) {
+        attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
+    }
+    let Some(authority) = authority else { return };
+    let Some(server @ ServerAddress { host, .. }) = ServerAddress::parse(authority) else { return };
+    let port = server.port_or_default(scheme);
+    attributes.set(semconv::SERVER_ADDRESS, host);
+    if let Some(port) = port {
+        attributes.set(semconv::SERVER_PORT, port);
+    }
+    if let Some(way) = Way::of(scheme, version) {
+        LAST_SERVED.with_borrow_mut(|last| last.put_by(authority, host, port, Some(way)));
+    }
+}
+
+/// How nearly all requests come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Way {
+    Http11,
+    Https11,
+    Http2,
+    Https2,
+}
+
+impl Way {
+    #[inline(always)]
+    fn of(scheme: &str, version: Version) -> Option<Self> {
+        let is_secure = match scheme {
+            "http" => false,
+            "https" => true,
+            _ => return None,
+        };
+        if version == Version::HTTP_11 {
+            Some(if is_secure { Self::Https11 } else { Self::Http11 })
+        } else if version == Version::HTTP_2 {
+            Some(if is_secure { Self::Https2 } else { Self::Http2 })
+        } else {
+            None
+        }
+    }
+
+    /// The values of `url.scheme` and `network.protocol.version`.
+    const fn told(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Http11 => ("http", "1.1"),
+            Self::Https11 => ("https", "1.1"),
+            Self::Http2 => ("http", "2"),
+            Self::Https2 => ("https", "2"),
+        }
+    }
 }
 
 #[inline(never)]
@@ -141,6 +221,7 @@ fn set_default_port(attributes: &mut Attributes<'_>, scheme: &str) {
 
 thread_local! {
     static LAST: RefCell<Last> = const { RefCell::new(Last::NONE) };
+    static LAST_SERVED: RefCell<Last> = const { RefCell::new(Last::NONE) };
 }
 
 /// An authority, and what it becomes.
@@ -148,9 +229,11 @@ struct Last {
     authority: [u8; Self::AUTHORITY_BYTES],
     /// How many bytes of these are one. Where there is none it is the empty one, which has no attributes.
     length: usize,
-    /// The address, and the port if it is written.
+    /// The address, the port if it is written, and how requests come.
     attributes: EncodedAttributes,
     port_is_written: bool,
+    /// How requests come, if that is told too.
+    way: Option<Way>,
 }
 
 impl Last {
@@ -162,6 +245,7 @@ impl Last {
         length: 0,
         attributes: EncodedAttributes::new(),
         port_is_written: true,
+        way: None,
     };
 
     #[inline(always)]
@@ -169,11 +253,15 @@ impl Last {
         &self.authority[..self.length]
     }
 
-    fn put_by(&mut self, authority: &[u8], host: &str, port: Option<u16>) {
+    fn put_by(&mut self, authority: &[u8], host: &str, port: Option<u16>, way: Option<Way>) {
         let Self { attributes, .. } = self;
         attributes.clear();
         // Before an address there may be a password, which is not to stay.
         let is_encoded = ptr::eq(authority.as_ptr(), host.as_ptr())
+            && way.map(Way::told).is_none_or(|(scheme, version)| {
+                attributes.add(semconv::URL_SCHEME, scheme)
+                    && attributes.add(semconv::NETWORK_PROTOCOL_VERSION, version)
+            })
             && attributes.add(semconv::SERVER_ADDRESS, host)
             && port.is_none_or(|port| attributes.add(semconv::SERVER_PORT, port));
         match self.authority.get_mut(..authority.len()) {
@@ -181,11 +269,13 @@ impl Last {
                 free.copy_from_slice(authority);
                 self.length = authority.len();
                 self.port_is_written = port.is_some();
+                self.way = way;
             }
             _ => {
                 attributes.clear();
                 self.length = 0;
                 self.port_is_written = true;
+                self.way = None;
             }
         }
     }
@@ -263,7 +353,68 @@ fn port(digits: &[u8]) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::LazyLock;
+
+    use trace_core::{Tracer, Traces};
+
     use super::*;
+
+    #[test]
+    fn what_is_put_by_for_one_way_is_not_told_of_another() {
+        static TRACES: LazyLock<Traces> = LazyLock::new(|| Tracer::builder().build());
+        let ways = [
+            ("http", Version::HTTP_11, Some("1.1"), "80"),
+            ("https", Version::HTTP_11, Some("1.1"), "443"),
+            ("http", Version::HTTP_2, Some("2"), "80"),
+            ("https", Version::HTTP_2, Some("2"), "443"),
+            ("https", Version::HTTP_10, Some("1.0"), "443"),
+            ("gopher", Version::HTTP_11, Some("1.1"), "None"),
+        ];
+        let hosts = [
+            (Some("shop.example"), Some("shop.example"), None),
+            (Some("shop.example:8080"), Some("shop.example"), Some("8080")),
+            (Some("me:secret@shop.example"), Some("shop.example"), None),
+            (Some("[::1]:81"), Some("::1"), Some("81")),
+            (Some("not a host"), None, Some("None")),
+            (Some(""), None, Some("None")),
+            (None, None, Some("None")),
+        ];
+        // Each after each other, and after itself.
+        for _ in 0..2 {
+            for (scheme, version, told, default_port) in ways {
+                for (authority, host, port) in hosts {
+                    for _ in 0..2 {
+                        let mut span = TRACES.tracer().span("GET").root().start();
+                        let mut attributes = span.attributes().unwrap();
+                        set_served(&mut attributes, authority.map(str::as_bytes), scheme, version);
+                        drop(attributes);
+                        let mut text = |key| span.attribute_text(key);
+                        assert_eq!(text(semconv::URL_SCHEME).as_deref(), Some(scheme));
+                        assert_eq!(text(semconv::NETWORK_PROTOCOL_VERSION).as_deref(), told);
+                        assert_eq!(text(semconv::SERVER_ADDRESS).as_deref(), host, "{authority:?}");
+                        let expected = port.unwrap_or(default_port);
+                        let found = LAST_SERVED.with_borrow(|last| format!("{:?}", last.attributes));
+                        let is_put_by = last_is_of(authority, Way::of(scheme, version));
+                        assert!(
+                            !is_put_by || found.ends_with(&format!("\"server.port\": {expected}}}")),
+                            "{found}"
+                        );
+                        let may_be_put_by = authority == host || authority == Some("shop.example:8080");
+                        assert_eq!(
+                            is_put_by,
+                            may_be_put_by && host.is_some() && scheme != "gopher" && told != Some("1.0")
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    fn last_is_of(authority: Option<&str>, way: Option<Way>) -> bool {
+        LAST_SERVED.with_borrow(|last| {
+            way.is_some() && last.way == way && Some(last.authority()) == authority.map(str::as_bytes)
+        })
+    }
 
     #[test]
     fn what_is_put_by_is_what_the_last_authority_became() {
@@ -283,7 +434,7 @@ mod tests {
             ("shop.example:", Some((r#"{"server.address": "shop.example"}"#, false))),
         ] {
             if let Some(ServerAddress { host, port }) = ServerAddress::parse(authority.as_bytes()) {
-                last.put_by(authority.as_bytes(), host, port);
+                last.put_by(authority.as_bytes(), host, port, None);
             }
             let found = (format!("{:?}", last.attributes), last.port_is_written);
             match put_by {

@@ -11,7 +11,7 @@ use crate::Lasting;
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
     KnownMethods, MethodName, QueryRedaction, RequestHeaders, authority, caller_context, note_panic,
-    protocol_version, put_response_headers, set_header, set_server,
+    put_response_headers, set_header, set_served,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -137,21 +137,15 @@ impl Options {
         }
         attributes.set(semconv::URL_PATH, uri.path());
         let scheme = self.scheme.or_else(|| uri.scheme_str()).unwrap_or("http");
-        attributes.set(semconv::URL_SCHEME, scheme);
         if let Some(query) = uri.query() {
             self.query.query(query).set(&mut attributes, semconv::URL_QUERY);
         }
-        if let Some(server) = authority(uri, headers) {
-            set_server(&mut attributes, server, scheme);
-        }
+        set_served(&mut attributes, authority(uri, headers), scheme, request.version);
         if let Some(peer) = (self.peer)(request.extensions) {
             let address = IpText::from(peer.ip());
             attributes.set_ip(semconv::CLIENT_ADDRESS, address);
             attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, address);
             attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
-        }
-        if let Some(version) = protocol_version(request.version) {
-            attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(agent) = headers.user_agent() {
             set_header(&mut attributes, semconv::USER_AGENT_ORIGINAL, agent);
