@@ -166,13 +166,10 @@ pub(crate) const COSTS: &[Cost] = &[
     },
     Cost {
         phase: ATTRIBUTES,
-        name: "`url.path`, `url.scheme`",
+        name: "`url.path`",
         reason: "The target as the client sent it, which axum leaves in the request's extensions, where it is looked up: a nested router cuts that of the request.",
         claims: &[
-            lines(
-                "trace-tower/src/server/http.rs",
-                &["URL_PATH", "URL_SCHEME", "self.uri(request)", "self.scheme", "original_uri)"],
-            ),
+            lines("trace-tower/src/server/http.rs", &["URL_PATH", "self.uri(request)", "original_uri)"]),
             functions("trace-tower/src/server/http.rs", &["uri"]),
         ],
     },
@@ -187,11 +184,12 @@ pub(crate) const COSTS: &[Cost] = &[
     },
     Cost {
         phase: ATTRIBUTES,
-        name: "`server.address`, `server.port`",
-        reason: "`Host` is that of the request before it, and becomes what that became, which was encoded then.",
+        name: "`server.*`, `url.scheme`, `network.protocol.version`",
+        reason: "`Host`, scheme and version are those of the request before it, and become what these became, which was encoded then.",
         claims: &[
             file("trace-tower/src/conventions/server_address.rs"),
-            lines("trace-tower/src/server/http.rs", &["set_server", "= authority("]),
+            functions("trace-tower/src/conventions/mod.rs", &["protocol_version"]),
+            lines("trace-tower/src/server/http.rs", &["set_served", "self.scheme"]),
         ],
     },
     Cost {
@@ -203,14 +201,8 @@ pub(crate) const COSTS: &[Cost] = &[
                 "trace-tower/src/server/http.rs",
                 &["CLIENT_ADDRESS", "NETWORK_PEER", "self.peer", "IpText"],
             ),
-            functions("trace-tower/src/conventions/text.rs", &["new", "write", "deref"]),
+            file("trace-core/src/span/ip.rs"),
         ],
-    },
-    Cost {
-        phase: ATTRIBUTES,
-        name: "`network.protocol.version`",
-        reason: "A constant for each version.",
-        claims: &[lines("trace-tower/src/server/http.rs", &["NETWORK_PROTOCOL_VERSION", "protocol_version"])],
     },
     Cost {
         phase: ATTRIBUTES,
@@ -248,7 +240,7 @@ pub(crate) const COSTS: &[Cost] = &[
         claims: &[
             file("trace-core/src/context/current.rs"),
             functions("trace-core/src/span/mod.rs", &["enter"]),
-            functions("trace-tower/src/call.rs", &["run", "drop"]),
+            functions("trace-tower/src/call.rs", &["run", "run_uncaught", "drop"]),
         ],
     },
     Cost {
@@ -269,7 +261,7 @@ pub(crate) const COSTS: &[Cost] = &[
         name: "body made",
         reason: "A wrapper that notices the body's end, and the box in which axum keeps any body.",
         claims: &[
-            lines("trace-axum/src/future.rs", &["Body::new"]),
+            functions("trace-axum/src/body.rs", &["of_call"]),
             functions("trace-tower/src/server/body.rs", &["new"]),
         ],
     },
@@ -298,7 +290,7 @@ pub(crate) const COSTS: &[Cost] = &[
         phase: END,
         name: "body polled",
         reason: "One poll has the data, and finds out that there is no more: what is passed on is counted, and the body inside is let go.",
-        claims: &[file("trace-tower/src/server/body.rs")],
+        claims: &[file("trace-tower/src/server/body.rs"), file("trace-axum/src/body.rs")],
     },
     Cost {
         phase: END,
@@ -445,7 +437,7 @@ mod tests {
         assert_eq!(name(&[copy.clone(), left, axum.clone()]), dropped);
         // A box is whose body is in it.
         let boxed = frame("http-body-util-0.1.5/src/combinators/box_body.rs", "new", "");
-        let ours = frame("trace-axum/src/future.rs", "poll", "poll_with(cx, Body::new, Body::new)");
+        let ours = frame("trace-axum/src/body.rs", "of_call", "Body::new(UnsyncBoxBody::new(watched))");
         assert_eq!(name(&[copy.clone(), boxed.clone(), ours]), "body made");
         assert_eq!(name(&[copy, boxed, axum]), "not ours: axum/routing/route.rs: poll");
     }
