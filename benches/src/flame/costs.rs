@@ -46,7 +46,7 @@ pub(crate) const COSTS: &[Cost] = &[
     Cost {
         phase: START,
         name: "trace context read",
-        reason: "Checks and reads `traceparent`, and sees that there is no `tracestate`.",
+        reason: "Checks and reads `traceparent`.",
         claims: &[
             file("trace-core/src/propagation/trace_context.rs"),
             file("trace-core/src/id/hex.rs"),

@@ -59,8 +59,8 @@ impl Propagator {
         self.extract_lines(carrier, &carrier.w3c_lines())
     }
 
-    /// As [`extract`](Self::extract), where the carrier's [lines](Extractor::w3c_lines) are at hand: they are not moved, and what
-    /// is moved just after it was written takes longer than to read it.
+    /// As [`extract`](Self::extract), with this carrier's [lines](Extractor::w3c_lines), for who has them at hand. What they say is
+    /// believed, and what they leave open is looked up in the carrier.
     #[inline]
     pub fn extract_lines(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
         // Most callers send nothing beside the ids. Each way is a function that ends here: so the context is written where it goes.

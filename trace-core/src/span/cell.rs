@@ -328,8 +328,10 @@ impl Attributes<'_> {
             (Some(known), _) if self.row.takes(known, name, value) => unsafe {
                 self.row.put(known, name, value)
             },
-            (known, Value::Str(text)) => self.set_text(name, known, text),
-            (known, Value::I64(number)) => self.set_number(name, known, number),
+            (Some(known), Value::Str(text)) => self.set_long_text(name, known, text),
+            (Some(known), Value::I64(number)) => self.set_other_number(name, known, number),
+            (None, Value::Str(text)) => self.set_text(name, None, text),
+            (None, Value::I64(number)) => self.set_number(name, None, number),
             (_, other) => self.set_other(key, other),
         }
     }
@@ -358,11 +360,14 @@ impl Attributes<'_> {
     /// ```
     #[inline(always)]
     pub fn set_pieces(&mut self, key: Key<'_>, make: impl FnOnce(&mut Pieces<'_>) -> fmt::Result) -> bool {
-        // SAFETY: the row was made, or made anew, after the last change to the recorder; `make` has no way to the recorder, because this has all references to it.
+        // SAFETY: the row was made, or made anew, after the last change to the recorder; `make` has no way to the recorder, because
+        // this has all references to it.
         unsafe { self.row.put_pieces(key, make) }
     }
 
-    /// Sets an attribute whose value is an IP address, as text. One that is the value of several is made a text once.
+    /// Sets an attribute whose value is an IP address, as text. A key that is set already gets the new value.
+    ///
+    /// An address that is the value of several attributes is made an [`IpText`] first, so that its text is made once.
     ///
     /// ```
     /// use std::net::IpAddr;
@@ -382,7 +387,8 @@ impl Attributes<'_> {
         let name = key.as_str();
         match (address.0, key.known_as()) {
             (ip::Text::V4(letters, len), Some(known)) if self.row.takes_padded::<16>(known, name) => {
-                // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it.
+                // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it; an address of IPv4 is
+                // fifteen letters of ASCII at most.
                 unsafe { self.row.put_padded(known, name, letters.to_le_bytes(), len) }
             }
             (_, known) => self.set_ip_text(name, known, address),
@@ -393,7 +399,8 @@ impl Attributes<'_> {
     fn set_ip_text(&mut self, key: &str, known: Option<Known>, address: IpText) {
         let key = Key::of(key, known);
         if !self.set_pieces(key, |text| write!(text, "{address}")) {
-            self.set_other(key, Value::Format(&address));
+            // Whole, or not at all: what is formatted into a span that has no more memory is cut.
+            self.set_other(key, Value::Str(&text_of(format_args!("{address}"))));
         }
     }
 
@@ -411,14 +418,23 @@ impl Attributes<'_> {
         attributes.for_each(|key, value| self.set_other(key, value));
     }
 
-    // Cold, so that what is done most follows without a jump: there are more jumps in the work for a request than processors keep
-    // in mind, and each that they do not costs as much as writing a few attributes.
+    // Cold, so that what is done most follows without a jump.
     #[cold]
+    fn set_long_text(&mut self, key: &str, known: Known, text: &str) {
+        self.set_text(key, Some(known), text);
+    }
+
+    #[cold]
+    fn set_other_number(&mut self, key: &str, known: Known, number: i64) {
+        self.set_number(key, Some(known), number);
+    }
+
+    #[inline(never)]
     fn set_text(&mut self, key: &str, known: Option<Known>, text: &str) {
         self.set_other(Key::of(key, known), Value::Str(text));
     }
 
-    #[cold]
+    #[inline(never)]
     fn set_number(&mut self, key: &str, known: Option<Known>, number: i64) {
         self.set_other(Key::of(key, known), Value::I64(number));
     }

@@ -53,7 +53,7 @@ impl EncodedAttributes {
     pub fn add<'a>(&mut self, key: Key<'a>, value: impl Into<Value<'a>>) -> bool {
         let (name, value, mut row) = (key.as_str(), value.into(), self.row());
         let Some(known) = key.known_as().filter(|known| row.takes(*known, name, value)) else { return false };
-        // SAFETY: the row is of all that is free, and nothing else is written to it meanwhile.
+        // SAFETY: the row takes it; it is of all that is free, and nothing else is written to it meanwhile.
         unsafe { row.put(known, name, value) };
         // SAFETY: the row began in the bytes, and ends in them.
         self.len = unsafe { row.at.offset_from_unsigned(self.halves.as_ptr().cast()) };

@@ -5,12 +5,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// An IP address to be set as a text: see [`Attributes::set_ip`](super::Attributes::set_ip). One of IPv4 that came in IPv6's
 /// clothes is shown without them.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub struct IpText(pub(super) Text);
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Text {
-    /// Letters of ASCII, of which so many are the address, first.
+    /// Letters of ASCII, of which so many are the address, first. Nobody makes one but [`v4`].
     V4(u128, usize),
     V6(Ipv6Addr),
 }
@@ -22,6 +22,12 @@ impl From<IpAddr> for IpText {
             IpAddr::V4(address) => v4(address),
             IpAddr::V6(address) => Text::V6(address),
         })
+    }
+}
+
+impl fmt::Debug for IpText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 

@@ -93,7 +93,7 @@ impl Row {
     /// Whether an attribute may be [put](Self::put): it is short, its key is not set, and there is room.
     #[inline(always)]
     pub(super) fn takes(&self, known: Known, key: &str, value: Value<'_>) -> bool {
-        // All three at once: one jump is less than three, and none of them is ever made.
+        // All three are asked, so that there is one way to go, and nearly always the same.
         (self.known & known.bit() == 0) & Self::is_short(key, value) & (self.at <= self.last)
     }
 
@@ -119,7 +119,7 @@ impl Row {
     /// is written by a store or two.
     ///
     /// # Safety
-    /// The row [takes](Self::takes_padded) all; otherwise as for [`put`](Self::put).
+    /// The row [takes](Self::takes_padded) all, no more than all are the text, and these are one; otherwise as for [`put`](Self::put).
     #[inline(always)]
     pub(super) unsafe fn put_padded<const N: usize>(
         &mut self,
@@ -130,7 +130,7 @@ impl Row {
     ) {
         debug_assert!(len <= N);
         // SAFETY: an attribute with all of the bytes takes `BYTES_MAX` at most, and so many are left up to `last` and beyond it; those
-        // behind the text are written over.
+        // behind the text are written over, or are no part of the span.
         unsafe {
             self.array([ATTRIBUTES, (HEADS + key.len() + len) as u8, KEY, key.len() as u8]);
             self.bytes(key.as_bytes());
@@ -141,11 +141,11 @@ impl Row {
         self.known += known.bit();
     }
 
-    /// Writes an attribute of a text that is made where it belongs, under the same conditions; `false`, and nothing is written, if
-    /// one does not hold or the text becomes too long.
+    /// Writes an attribute of a text that is made where it belongs; `false`, and nothing is written, if the text becomes too long,
+    /// the key is set or not known, or there is no room.
     ///
     /// # Safety
-    /// As for [`put`](Self::put).
+    /// The memory that the row was made for is still there, and nobody else has written to it.
     #[inline(always)]
     pub(super) unsafe fn put_pieces(
         &mut self,
@@ -183,7 +183,7 @@ impl Row {
     /// Writes attributes that are encoded already, if none of their keys is set, and there is room.
     ///
     /// # Safety
-    /// As for [`put`](Self::put).
+    /// As for [`put_pieces`](Self::put_pieces).
     #[inline(always)]
     pub(super) unsafe fn put_encoded(&mut self, attributes: &EncodedAttributes) -> bool {
         let known = attributes.known();

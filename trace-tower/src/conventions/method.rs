@@ -43,9 +43,7 @@ impl KnownMethods {
         let sent = method.as_str();
         let known = match own {
             None => match *method {
-                Method::GET
-                | Method::POST
-                | Method::PUT
+                Method::PUT
                 | Method::DELETE
                 | Method::HEAD
                 | Method::OPTIONS

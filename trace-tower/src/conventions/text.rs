@@ -76,7 +76,7 @@ fn panic_message(panic: &(dyn Any + Send)) -> Option<&str> {
 /// A short text on the stack. What does not fit whole is an error, and is left out.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Letters<const N: usize> {
-    /// The first `length` bytes are UTF-8: whole texts and letters of ASCII are all that is ever written.
+    /// The first `length` bytes are UTF-8: whole texts are all that is ever written.
     text: [u8; N],
     length: usize,
 }

@@ -53,7 +53,9 @@ pin_project! {
 /// As many bytes no body has.
 const UNKNOWN: u64 = u64::MAX;
 
-/// What is left of a call when the head of its response is there: how its body ends.
+/// What is left of a call when the head of its response is there: how its body ends, which a [`ResponseBody`] notices. Dropped without
+/// one it ends the span, and does not say how the call ended.
+#[must_use = "without a body that takes it nobody notices how the call ends"]
 pub struct BodyCall<C> {
     open: OpenCall<C>,
     left: u64,
@@ -139,13 +141,23 @@ fn poll_watched<B: Body, C: Call, E>(
             {
                 open.call.trailers(&mut open.span, trailers);
             }
-            frame.is_trailers() || inner.as_ref().as_pin_ref().is_none_or(|inner| inner.is_end_stream())
+            let is_trailers = frame.is_trailers();
+            open.run(|| {
+                let is_last =
+                    is_trailers || inner.as_ref().as_pin_ref().is_none_or(|inner| inner.is_end_stream());
+                if is_last {
+                    // What it still holds is dropped inside the span.
+                    inner.set(None);
+                }
+                is_last
+            })
         }
-        Poll::Ready(None | Some(Err(_))) => true,
+        Poll::Ready(None | Some(Err(_))) => {
+            open.run(|| inner.set(None));
+            true
+        }
     };
     if is_last {
-        // What it still holds is dropped inside the span.
-        open.run(|| inner.set(None));
         open.note(match &frame {
             Poll::Ready(Some(Err(error))) => Ending::BodyError(as_error(error)),
             _ => Ending::Complete,

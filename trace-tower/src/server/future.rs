@@ -111,8 +111,8 @@ where
     E: 'static,
 {
     /// Polls the future, and makes another body of the response's, for services that answer with one of their own: to do so
-    /// afterwards would move the response twice. There is no call for a body that nobody has to watch, because its call is over or
-    /// not recorded.
+    /// afterwards would move the response twice. There is no call for a body that nobody has to watch: its call is over, or
+    /// is not recorded, and the body is no stream that goes on working after its head.
     ///
     /// # Panics
     /// When the service's future does, after the panic is noted. The span ends with this future.

@@ -1,6 +1,6 @@
 use std::collections::{BTreeMap, HashMap};
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName};
 use proptest::prelude::*;
 
 use super::*;
@@ -80,6 +80,34 @@ fn one_format_leaves_the_other_alone() {
     let only = Propagator::from_names(&[PropagatorName::TraceContext]);
     assert_eq!(only.fields().collect::<Vec<_>>(), ["traceparent", "tracestate"]);
     assert!(only.extract(&all_three()).baggage().is_empty());
+}
+
+#[test]
+fn what_is_extracted_is_what_came_of_the_formats_in_use() {
+    let [trace_context, baggage] = [PropagatorName::TraceContext, PropagatorName::Baggage];
+    for names in [&[][..], &[trace_context], &[baggage], &[trace_context, baggage]] {
+        let propagator = Propagator::from_names(names);
+        for subset in 0..8 {
+            let came = |place: usize| subset & 1 << place != 0;
+            let lines: BTreeMap<_, _> = all_three()
+                .into_iter()
+                .enumerate()
+                .filter(|(at, _)| came(*at))
+                .map(|(_, line)| line)
+                .collect();
+            let headers: HeaderMap = lines
+                .iter()
+                .map(|(name, value)| (name.parse::<HeaderName>().unwrap(), value.parse().unwrap()))
+                .collect();
+            let has_span = names.contains(&trace_context) && lines.contains_key("traceparent");
+            for context in [propagator.extract(&lines), propagator.extract(&headers)] {
+                assert_eq!(context.span_context().is_some(), has_span, "{names:?} {lines:?}");
+                assert_eq!(!context.trace_state().is_empty(), has_span && lines.contains_key("tracestate"));
+                let has_baggage = names.contains(&baggage) && lines.contains_key("baggage");
+                assert_eq!(!context.baggage().is_empty(), has_baggage, "{names:?} {lines:?}");
+            }
+        }
+    }
 }
 
 #[test]
