@@ -55,16 +55,11 @@ pub(crate) const COSTS: &[Cost] = &[
     },
     Cost {
         phase: START,
-        name: "baggage looked for",
-        reason: "There is none in this request.",
-        claims: &[file("trace-core/src/propagation/baggage.rs"), file("trace-core/src/context/baggage.rs")],
-    },
-    Cost {
-        phase: START,
         name: "caller's context made",
         reason: "What the caller sent, unless a span of this process stands in between: the thread's current one is looked at.",
         claims: &[
             file("trace-core/src/propagation/"),
+            file("trace-core/src/context/baggage.rs"),
             functions("trace-tower/src/conventions/mod.rs", &["caller_context"]),
             functions("trace-tower/src/conventions/headers.rs", &["get", "get_all", "lines"]),
         ],
