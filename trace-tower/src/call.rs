@@ -10,6 +10,7 @@ use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::thread;
 
 use http::response::Parts;
@@ -246,6 +247,23 @@ impl<C: Call> OpenCall<C> {
         let result = inside.0.span.enter(f);
         mem::forget(inside);
         result
+    }
+
+    /// Polls the future of the call inside its span. What it still holds when it is ready is dropped there too.
+    #[inline(always)]
+    pub(crate) fn poll<F: Future>(
+        &mut self,
+        mut inner: Pin<&mut Option<F>>,
+        cx: &mut Context<'_>,
+    ) -> Poll<F::Output> {
+        self.run(|| {
+            let result =
+                inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
+            if result.is_ready() {
+                inner.set(None);
+            }
+            result
+        })
     }
 
     #[cold]

@@ -273,7 +273,11 @@ pub(crate) const COSTS: &[Cost] = &[
         phase: CALL,
         name: "future polled, response moved",
         reason: "The service's future is polled in the span, dropped when it is ready, and its response handed on.",
-        claims: &[file("trace-tower/src/server/future.rs"), file("trace-axum/src/future.rs")],
+        claims: &[
+            file("trace-tower/src/server/future.rs"),
+            file("trace-axum/src/future.rs"),
+            functions("trace-tower/src/call.rs", &["poll"]),
+        ],
     },
     Cost {
         phase: END,
@@ -381,8 +385,7 @@ fn is_axum(frame: &Frame) -> bool {
         && ["new", "{closure#0}", "boxed", "boxed_unsync", "map_err", "try_downcast"]
             .contains(&&*frame.function);
     // What the service leaves behind is dropped by us, because that has to be done inside the span; else by the router.
-    let is_left_behind =
-        frame.file.starts_with("trace-tower/src/server/") && frame.text.contains("inner.set(None)");
+    let is_left_behind = frame.file.starts_with("trace-tower/src/") && frame.text.contains("inner.set(None)");
     is_left_behind || !is_boxing && PLACES.iter().any(|place| frame.file.starts_with(place))
 }
 

@@ -59,17 +59,9 @@ where
     type Output = F::Output;
 
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        let mut this = self.project();
+        let this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
-        let result = open.run(|| {
-            let result =
-                this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
-            if result.is_ready() {
-                // What the client's future still holds is dropped inside the span.
-                this.inner.set(None);
-            }
-            result
-        });
+        let result = open.poll(this.inner, cx);
         let result = ready!(result);
         let mut open = this.open.take().expect("it was just there");
         match &result {

@@ -122,18 +122,10 @@ where
         cx: &mut Context<'_>,
         body: impl FnOnce(B, Option<BodyCall<C>>) -> T,
     ) -> Poll<Result<Response<T>, E>> {
-        let mut this = self.project();
+        let this = self.project();
         let open = this.open.as_mut().expect("polled after completion");
         // A response is large: it is written where it is looked at, and taken apart there once, on its way to where it goes.
-        let result = open.run(|| {
-            let result =
-                this.inner.as_mut().as_pin_mut().expect("it is there as long as the call is open").poll(cx);
-            if result.is_ready() {
-                // What it still holds is dropped inside the span.
-                this.inner.set(None);
-            }
-            result
-        });
+        let result = open.poll(this.inner, cx);
         match result {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Ok(response)) => {
