@@ -196,8 +196,14 @@ mod tests {
         assert_eq!(resolver.address(text.file_range().unwrap().0), Some(text.address()));
     }
 
+    // Functions that nothing was inlined to have no names among the tables of lines.
     #[inline(never)]
     fn landmark_of_the_tests() {
+        inlined();
+    }
+
+    #[inline(always)]
+    fn inlined() {
         std::hint::black_box(());
     }
 }
