@@ -2,14 +2,14 @@
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use http::Extensions;
+use http::{Extensions, HeaderName, HeaderValue};
 use reqwest::{Request, Response, ResponseBuilderExt, Url};
 use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Next};
 use reqwest_tracing::TracingMiddleware;
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_otel::trace::HttpLayer;
-use trace_core::Tracer;
+use trace_core::{SpanKind, Tracer};
 use tracing::Level;
 
 use crate::exporters::{self, Sampled};
@@ -18,11 +18,14 @@ use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
 pub(crate) const BENCH: Bench = Bench {
     name: "client",
     question: "What does tracing add to a `GET` by reqwest that is made inside a span, until the response is read? On loopback, the \
-               server is in another process, and client and connection work on one thread. Without a network, the innermost \
-               middleware of reqwest-middleware answers at once, which leaves what the layers themselves cost, exactly; there is no \
-               connection then whose address a span could tell. *identity* is what reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. fastrace-reqwest makes no span: it sends on the `traceparent` of the \
-               current one, as a header that is added to each request by hand. reqwest-tracing's span, by default, has no `url.full`; \
-               tower-otel's has every header.",
+               server is in another process, and client and connection work on one thread; *to socket* varies there by more than \
+               tracing takes. Without a network, the innermost middleware of reqwest-middleware answers at once, which leaves what \
+               the layers themselves cost, exactly; there is no connection then whose address a span could tell. *identity* is \
+               what reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. \
+               *a constant header* is a middleware that puts one into the request which is there in advance, and *an empty \
+               span* one that tells nothing: both are bounds of what any such middleware takes. fastrace-reqwest makes no span: \
+               it sends on the `traceparent` of the current one, as a header that is added to each request by hand, without a \
+               middleware. reqwest-tracing's span, by default, has no `url.full`; tower-otel's has every header.",
     cases: &[
         Case {
             name: "loopback, sampled",
@@ -31,6 +34,8 @@ pub(crate) const BENCH: Bench = Bench {
             entries: &[
                 Entry::new(REQWEST, reqwest_alone),
                 Entry::new(MIDDLEWARE, middleware_alone),
+                Entry::new(CONSTANT, constant_header),
+                Entry::new(EMPTY, empty_span),
                 Entry::new(OURS, |collector| ours(collector, Sampled::Yes)),
                 Entry::new(FASTRACE, |collector| fastrace(collector, Sampled::Yes)),
                 Entry::new(REQWEST_TRACING, |collector| reqwest_tracing(collector, Sampled::Yes)),
@@ -38,6 +43,7 @@ pub(crate) const BENCH: Bench = Bench {
             ],
             ratios: &[
                 Ratio::new(OURS, FASTRACE, 0.6),
+                Ratio::shown(EMPTY, FASTRACE),
                 Ratio::shown(OURS, REQWEST_TRACING),
                 Ratio::shown(OURS, TOWER_OTEL),
             ],
@@ -49,6 +55,8 @@ pub(crate) const BENCH: Bench = Bench {
             entries: &[
                 Entry::new(ANSWERED, |_| answered_alone()),
                 Entry::new(IDENTITY, |_| answered_identity()),
+                Entry::new(CONSTANT, |_| answered_constant_header()),
+                Entry::new(EMPTY, answered_empty_span),
                 Entry::new(OURS, |collector| answered_ours(collector, Sampled::Yes)),
                 Entry::new(FASTRACE, |collector| answered_fastrace(collector, Sampled::Yes)),
                 Entry::new(REQWEST_TRACING, |c| answered_reqwest_tracing(c, Sampled::Yes)),
@@ -56,6 +64,7 @@ pub(crate) const BENCH: Bench = Bench {
             ],
             ratios: &[
                 Ratio::new(OURS, FASTRACE, 0.6),
+                Ratio::shown(EMPTY, FASTRACE),
                 Ratio::shown(OURS, REQWEST_TRACING),
                 Ratio::shown(OURS, TOWER_OTEL),
             ],
@@ -85,6 +94,8 @@ const REQWEST: &str = "reqwest";
 const MIDDLEWARE: &str = "reqwest-middleware, with none";
 const ANSWERED: &str = "reqwest-middleware, answered at once";
 const IDENTITY: &str = "identity";
+const CONSTANT: &str = "a constant header";
+const EMPTY: &str = "a constant header and an empty span";
 const OURS: &str = "trace-reqwest";
 const FASTRACE: &str = "fastrace-reqwest, no span";
 const REQWEST_TRACING: &str = "reqwest-tracing";
@@ -126,6 +137,47 @@ fn middleware_alone(collector: &Collector) -> Subject {
     let client = ClientBuilder::new(reqwest::Client::new()).build();
     calling(collector, move |url| client.get(url).send().map(served))
 }
+
+/// What it costs to be such a middleware, and to send a header that is there already.
+fn constant_header(collector: &Collector) -> Subject {
+    let client = ClientBuilder::new(reqwest::Client::new()).with(constant).build();
+    calling(collector, move |url| client.get(url).send().map(served))
+}
+
+/// And to make a span that tells nothing.
+fn empty_span(collector: &Collector) -> Subject {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    exporters::stand_in_ours(tracer);
+    let client = ClientBuilder::new(reqwest::Client::new()).with(empty).build();
+    calling(collector, move |url| client.get(url).send().map(served))
+        .drained_by(move || exporters::drain_ours(tracer))
+}
+
+fn constant<'a>(
+    mut request: Request,
+    extensions: &'a mut Extensions,
+    next: Next<'a>,
+) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
+    request.headers_mut().insert(HeaderName::from_static("traceparent"), TRACEPARENT);
+    Box::pin(async move { next.run(request, extensions).await })
+}
+
+fn empty<'a>(
+    mut request: Request,
+    extensions: &'a mut Extensions,
+    next: Next<'a>,
+) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
+    request.headers_mut().insert(HeaderName::from_static("traceparent"), TRACEPARENT);
+    let span = trace_core::span("GET").kind(SpanKind::Client).start();
+    Box::pin(async move {
+        let result = next.run(request, extensions).await;
+        drop(span);
+        result
+    })
+}
+
+const TRACEPARENT: HeaderValue =
+    HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
 
 fn ours(collector: &Collector, sampled: Sampled) -> Subject {
     let tracer = exporters::ours(collector, sampled);
@@ -208,6 +260,18 @@ fn answered_alone() -> Subject {
 fn answered_identity() -> Subject {
     let client = answering(ClientBuilder::new(reqwest::Client::new()).with(identity));
     answered(move |url| client.get(url).send().map(served))
+}
+
+fn answered_constant_header() -> Subject {
+    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(constant));
+    answered(move |url| client.get(url).send().map(served))
+}
+
+fn answered_empty_span(collector: &Collector) -> Subject {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    exporters::stand_in_ours(tracer);
+    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(empty));
+    answered(move |url| client.get(url).send().map(served)).drained_by(move || exporters::drain_ours(tracer))
 }
 
 fn identity<'a>(

@@ -12,6 +12,7 @@ mod exporters;
 mod flame;
 mod grpc;
 mod harness;
+mod least;
 mod middleware;
 mod propagation;
 mod scale;

@@ -19,6 +19,7 @@ use tracing::Level;
 
 use crate::exporters::{self, Sampled};
 use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
+use crate::least::LeastLayer;
 
 pub(crate) const BENCH: Bench = Bench {
     name: "middleware",
@@ -28,7 +29,9 @@ pub(crate) const BENCH: Bench = Bench {
                tower-otel are in part the headers of request and response, all of which it records. The spans of trace-axum \
                and axum-otel end with the response's body, the others at its head. axum-otel adds an event to the span, and \
                is at opentelemetry 0.32. tower-http makes a `tracing` span for a subscriber that is not there: it continues \
-               no trace, and sends nothing. *identity* is what axum itself needs for any layer, and a part of all that follow.",
+               no trace, and sends nothing. *identity* is what axum itself needs for any layer, and a part of all that follow. *a ready span* is a \
+               bound: a layer that never looks at the request, makes nothing current, and sends the same attributes each time, encoded in \
+               advance, by our pipeline.",
     cases: &[
         Case {
             name: "sampled",
@@ -37,6 +40,7 @@ pub(crate) const BENCH: Bench = Bench {
             entries: &[
                 Entry::new(BARE, |_| bare(Caller::Sampled)),
                 Entry::new(IDENTITY, |_| identity(Caller::Sampled)),
+                Entry::new(LEAST, least),
                 Entry::new(OURS, |collector| ours(collector, Caller::Sampled)),
                 Entry::new(TOWER_HTTP, |_| tower_http(Caller::Sampled)),
                 Entry::new(FASTRACE_AXUM, |collector| fastrace_axum(collector, Caller::Sampled)),
@@ -115,6 +119,7 @@ pub(crate) const BENCH: Bench = Bench {
 pub(crate) const BARE: &str = "bare router";
 pub(crate) const IDENTITY: &str = "identity";
 pub(crate) const OURS: &str = "trace-axum";
+const LEAST: &str = "a ready span";
 const TOWER_HTTP: &str = "tower-http, nobody listening";
 const FASTRACE_AXUM: &str = "fastrace-axum";
 const INSTRUMENTATION_TOWER: &str = "opentelemetry-instrumentation-tower";
@@ -124,7 +129,7 @@ const AXUM_OTEL: &str = "axum-otel";
 
 /// What the request's sender says of its trace. Every stack samples what begins in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Caller {
+pub(crate) enum Caller {
     Sampled,
     NotSampled,
     /// There is no trace: one begins here.
@@ -135,12 +140,12 @@ async fn item(Path(_id): Path<u64>) -> &'static str {
     "an item"
 }
 
-fn router() -> Router {
+pub(crate) fn router() -> Router {
     Router::new().route("/items/{id}", get(item))
 }
 
 /// A request as hyper hands it over.
-fn request(caller: Caller) -> Request<Body> {
+pub(crate) fn request(caller: Caller) -> Request<Body> {
     let request = Request::builder()
         .uri("/items/3419?page=2")
         .header(header::HOST, "items.example.com:8443")
@@ -202,6 +207,12 @@ fn ours(collector: &Collector, caller: Caller) -> Subject {
     let tracer = exporters::ours(collector, Sampled::Yes);
     let layer = trace_axum::TraceLayer::new().tracer(tracer);
     serving(router().layer(layer), caller).drained_by(move || exporters::drain_ours(tracer))
+}
+
+fn least(collector: &Collector) -> Subject {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    serving(router().layer(LeastLayer::new(tracer)), Caller::Sampled)
+        .drained_by(move || exporters::drain_ours(tracer))
 }
 
 fn tower_http(caller: Caller) -> Subject {

@@ -13,6 +13,7 @@ use clap::Args;
 use opentelemetry_instrumentation_tower::http::server as otel_tower;
 use tokio::net::TcpListener;
 use tokio::runtime::Runtime;
+use tower::layer::util::Identity;
 use tracing::Level;
 
 use crate::exporters::{self, Sampled};
@@ -21,11 +22,14 @@ use crate::harness::statistics::{median, quantile};
 use crate::harness::{Axis, Bar, Bench, Goal, Plot, PlotKind, Section, Series, Table};
 use crate::harness::{Collector, Effort, Hanging, Running, Sink};
 use crate::harness::{memory, processors, refusing_endpoint};
+use crate::least::LeastLayer;
 
 pub(crate) const BENCH: Bench = Bench {
     name: "service",
     question: "What does tracing add to the CPU that a real server needs for a request? axum serves `GET /items/{id}` in a process of \
-               its own, every request is sampled, and what is exported goes over OTLP/HTTP to a collector on the same host.",
+               its own, every request is sampled, and what is exported goes over OTLP/HTTP to a collector on the same host. *identity* is what axum \
+               itself needs for any layer. *a ready span* is a bound: a layer that never looks at a request, and sends the same \
+               attributes for each, encoded in advance, by our pipeline.",
     cases: &[],
     sections: Some(sections),
 };
@@ -40,18 +44,24 @@ struct Stack {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Spans {
     None,
+    /// Exported, and ready before the request came: a bound, and nobody's peer.
+    Ready,
     Exported,
     /// And shown in time, with collectors that take nothing.
     ExportedAndWatched,
 }
 
 const BARE: &str = "bare";
+const IDENTITY: &str = "identity";
+const LEAST: &str = "a ready span";
 const OURS: &str = "trace-axum";
 const AXUM_TRACING: &str = "axum-tracing-opentelemetry";
 
 /// The first one is what the others are compared with.
 const STACKS: &[Stack] = &[
     Stack::new(BARE, bare, Spans::None),
+    Stack::new(IDENTITY, identity, Spans::None),
+    Stack::new(LEAST, least, Spans::Ready),
     Stack::new(OURS, ours, Spans::ExportedAndWatched),
     Stack::new("tower-http, nobody listening", tower_http, Spans::None),
     Stack::new("fastrace-axum", fastrace_axum, Spans::ExportedAndWatched),
@@ -86,6 +96,16 @@ fn router() -> Router {
 
 fn bare(_: &Collector) -> Served {
     Served::new(router())
+}
+
+/// What axum itself needs for any layer.
+fn identity(_: &Collector) -> Served {
+    Served::new(router().layer(Identity::new()))
+}
+
+fn least(collector: &Collector) -> Served {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    Served::new(router().layer(LeastLayer::new(tracer))).drained_by(move || exporters::drain_ours(tracer))
 }
 
 fn ours(collector: &Collector) -> Served {
@@ -276,7 +296,7 @@ impl Runner<'_> {
             .iter()
             .copied()
             .filter(|stack| match stack.spans {
-                Spans::None => stack.name == BARE,
+                Spans::None | Spans::Ready => stack.name == BARE,
                 Spans::Exported => !self.effort.is_quick(),
                 Spans::ExportedAndWatched => true,
             })
@@ -557,34 +577,38 @@ impl Rounds<'_> {
         let full: fn(&Measured) -> &Phase = |measured| &measured.full;
         let modest: fn(&Measured) -> &Phase = |measured| &measured.modest;
         let cheapest = self.cheapest_peer(full);
-        let peers = || {
-            self.stacks.iter().map(|(stack, _)| *stack).filter(|stack| ![BARE, OURS].contains(&stack.name))
-        };
-        let mut compare = |peer: &Stack, when: &str, phase, at_most| {
-            let both = self.added_us(OURS, phase).into_iter().zip(self.added_us(peer.name, phase));
+        let mut compare = |ours: &str, peer: &Stack, when: &str, phase, at_most| {
+            let both = self.added_us(ours, phase).into_iter().zip(self.added_us(peer.name, phase));
             let ratios: Vec<f64> = both.map(|(ours, peer)| ours / peer).collect();
             if !ratios.is_empty() {
-                goals.push(Goal::ratio(format!("{OURS} ÷ {}, {when}", peer.name), &ratios, at_most));
+                goals.push(Goal::ratio(format!("{ours} ÷ {}, {when}", peer.name), &ratios, at_most));
             }
         };
-        for peer in peers() {
+        for peer in self.peers() {
             let at_most = match peer.name {
                 AXUM_TRACING => Some(0.1),
                 name => (cheapest == Some(name)).then_some(0.25),
             };
-            compare(peer, "at full load", full, at_most);
+            compare(OURS, peer, "at full load", full, at_most);
+            if peer.name == AXUM_TRACING {
+                compare(LEAST, peer, "at full load", full, None);
+            }
         }
         // Where few requests come, most of their CPU time is spent on falling asleep and waking up: small differences drown in that.
-        for peer in peers().filter(|peer| peer.spans != Spans::None) {
-            compare(peer, "at 4 000/s", modest, None);
+        for peer in self.peers().filter(|peer| peer.spans != Spans::None) {
+            compare(OURS, peer, "at 4 000/s", modest, None);
         }
         goals
     }
 
+    fn peers(&self) -> impl Iterator<Item = &Stack> {
+        let stacks = self.stacks.iter().map(|(stack, _)| *stack);
+        stacks.filter(|stack| ![BARE, IDENTITY, LEAST, OURS].contains(&stack.name))
+    }
+
     /// Of those that export.
     fn cheapest_peer(&self, phase: fn(&Measured) -> &Phase) -> Option<&'static str> {
-        let peers = self.stacks.iter().map(|(stack, _)| *stack);
-        let peers = peers.filter(|stack| stack.spans != Spans::None && stack.name != OURS);
+        let peers = self.peers().filter(|stack| stack.spans != Spans::None);
         let cost = |stack: &Stack| median(&self.added_us(stack.name, phase));
         peers.min_by(|one, other| cost(one).total_cmp(&cost(other))).map(|stack| stack.name)
     }
@@ -719,6 +743,8 @@ mod tests {
         };
         let stacks = [
             (BARE, 0.0),
+            (IDENTITY, 0.1),
+            (LEAST, 0.7),
             (OURS, 1.0),
             ("tower-http, nobody listening", 0.5),
             ("fastrace-axum", 5.0),
@@ -731,7 +757,7 @@ mod tests {
         let rounds = Rounds { health: Health::Healthy, stacks: stacks.collect() };
         assert_eq!(rounds.cheapest_peer(|measured| &measured.full), Some("fastrace-axum"));
         let goals: Vec<_> = rounds.comparisons().iter().map(|goal| goal.at_most).collect();
-        assert_eq!(goals, [None, Some(0.25), Some(0.1), None, None]);
+        assert_eq!(goals, [None, Some(0.25), Some(0.1), None, None, None]);
     }
 
     #[test]

@@ -1,0 +1,172 @@
+//! The least that a tracing layer around axum does. It makes a span of each request, until the body of the response has ended,
+//! and neither looks at the request nor makes anything current: what it tells was encoded in advance, and is as long as what
+//! `trace-axum` tells of the request that the benches make.
+
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
+
+use axum::body::{Body, Bytes};
+use axum::response::Response;
+use http::Request;
+use http_body::{Body as HttpBody, Frame, SizeHint};
+use pin_project_lite::pin_project;
+use tower::{Layer, Service};
+use trace_core::{EncodedAttributes, Key, Span, SpanKind, Tracer, Value, semconv};
+
+/// Wraps a service in [`Least`].
+#[derive(Clone)]
+pub(crate) struct LeastLayer {
+    tracer: Tracer,
+    attributes: &'static [EncodedAttributes],
+}
+
+#[derive(Clone)]
+pub(crate) struct Least<S> {
+    inner: S,
+    layer: LeastLayer,
+}
+
+impl LeastLayer {
+    pub(crate) fn new(tracer: Tracer) -> Self {
+        let attributes: [(Key<'_>, Value<'_>); 13] = [
+            (semconv::HTTP_REQUEST_METHOD, "GET".into()),
+            (semconv::URL_PATH, "/items/3419".into()),
+            (semconv::URL_QUERY, "page=REDACTED".into()),
+            (semconv::URL_SCHEME, "http".into()),
+            (semconv::NETWORK_PROTOCOL_VERSION, "1.1".into()),
+            (semconv::SERVER_ADDRESS, "items.example.com".into()),
+            (semconv::SERVER_PORT, 8443.into()),
+            (semconv::HTTP_ROUTE, "/items/{id}".into()),
+            (semconv::CLIENT_ADDRESS, "203.0.113.195".into()),
+            (semconv::NETWORK_PEER_ADDRESS, "203.0.113.195".into()),
+            (semconv::NETWORK_PEER_PORT, 51234.into()),
+            (
+                semconv::USER_AGENT_ORIGINAL,
+                "Mozilla/5.0 (X11; Linux x86_64; rv:140.0) Gecko/20100101 Firefox/140.0".into(),
+            ),
+            (semconv::HTTP_RESPONSE_STATUS_CODE, 200.into()),
+        ];
+        let mut encoded = vec![EncodedAttributes::new()];
+        for (key, value) in attributes {
+            if !encoded.last_mut().is_some_and(|last| last.add(key, value)) {
+                let mut next = EncodedAttributes::new();
+                assert!(next.add(key, value), "it is short");
+                encoded.push(next);
+            }
+        }
+        Self { tracer, attributes: encoded.leak() }
+    }
+}
+
+impl<S> Layer<S> for LeastLayer {
+    type Service = Least<S>;
+
+    fn layer(&self, inner: S) -> Least<S> {
+        Least { inner, layer: self.clone() }
+    }
+}
+
+impl<S: Service<Request<Body>, Response = Response>> Service<Request<Body>> for Least<S> {
+    type Response = Response;
+    type Error = S::Error;
+    type Future = LeastFuture<S::Future>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        let LeastLayer { tracer, attributes } = self.layer;
+        let mut span = tracer.span("GET /items/{id}").kind(SpanKind::Server).start();
+        if let Some(mut span) = span.attributes() {
+            attributes.iter().for_each(|attributes| span.set_encoded(attributes));
+        }
+        LeastFuture { inner: self.inner.call(request), span: Some(span) }
+    }
+}
+
+pin_project! {
+    pub(crate) struct LeastFuture<F> {
+        #[pin]
+        inner: F,
+        span: Option<Span>,
+    }
+}
+
+impl<F: Future<Output = Result<Response, E>>, E> Future for LeastFuture<F> {
+    type Output = F::Output;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let this = self.project();
+        let response = ready!(this.inner.poll(cx))?;
+        let span = this.span.take();
+        Poll::Ready(Ok(response.map(|inner| Body::new(LeastBody { inner, span }))))
+    }
+}
+
+pin_project! {
+    struct LeastBody {
+        #[pin]
+        inner: Body,
+        span: Option<Span>,
+    }
+}
+
+impl HttpBody for LeastBody {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let mut this = self.project();
+        let frame = this.inner.as_mut().poll_frame(cx);
+        if matches!(frame, Poll::Ready(None)) || this.inner.is_end_stream() {
+            *this.span = None;
+        }
+        frame
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.inner.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.inner.size_hint()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use http_body_util::BodyExt;
+    use tower::ServiceExt;
+    use trace_core::testing::Collector;
+
+    use super::*;
+    use crate::exporters::{self, Sampled};
+    use crate::harness;
+    use crate::middleware::{self, Caller};
+
+    #[tokio::test]
+    async fn it_tells_what_the_layer_tells() {
+        let collector = Collector::start().await.unwrap();
+        let endpoint = format!("{}/v1/traces", collector.http_endpoint());
+        let tracer = exporters::ours(&harness::Collector { endpoint }, Sampled::Yes);
+        let ours = middleware::router().layer(trace_axum::TraceLayer::new().tracer(tracer));
+        for router in [ours, middleware::router().layer(LeastLayer::new(tracer))] {
+            let response = router.oneshot(middleware::request(Caller::Sampled)).await.unwrap();
+            assert_eq!(tracer.stats().live, 1, "until the body has ended");
+            assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "an item");
+            assert_eq!(tracer.stats().live, 0);
+        }
+        let spans = collector.wait_for_spans(2, Duration::from_secs(20)).await.unwrap();
+        let [mut ours, mut least] = [0, 1].map(|place| spans[place].attributes.clone());
+        ours.sort_by(|one, other| one.0.cmp(&other.0));
+        least.sort_by(|one, other| one.0.cmp(&other.0));
+        assert_eq!(ours, least);
+        assert_eq!((&spans[0].name, spans[0].kind), (&spans[1].name, spans[1].kind));
+    }
+}
