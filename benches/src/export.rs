@@ -172,12 +172,12 @@ fn costs(effort: &Effort) -> io::Result<Section> {
     }
     Ok(Section {
         title: "from the queue to the socket".to_owned(),
-        note: "One batch after the other is made and flushed. *ns*: CPU time of the whole process, user and system, less that of \
-               the thread that makes the spans while it makes them, of the batches that were disturbed least; the quietest of the repetitions and their median. Ours encodes \
-               a span while it is made, and the others when they send it: *with the making* is the median of the whole. \
-               Allocations are those of all threads, less those of the making. A batch is as large as each one's defaults make \
-               it: ours some 800 KiB, the SDK's 512 spans; fastrace's reporter sends whatever has ended in a second, and is given \
-               as many as ours. *arrived*: the least of all repetitions, as the collector counted."
+        note: "One batch after the other is made and flushed. *ns*: CPU time of the whole process, user and system, less that of the \
+               thread that makes the spans while it makes them, of the batches that were disturbed least; the quietest of the \
+               repetitions and their median. Ours encodes a span while it is made, and the others when they send it: *with the \
+               making* is the median of the whole. Allocations are those of all threads, less those of the making. A batch is as \
+               large as each one's defaults make it: ours some 800 KiB, the SDK's 512 spans; fastrace's reporter sends whatever has \
+               ended in a second, and is given as many as ours. *arrived*: the least of all repetitions, as the collector counted."
             .to_owned(),
         tables: vec![Table { rows }],
         plots: Vec::new(),

@@ -24,14 +24,15 @@ use crate::least::LeastLayer;
 pub(crate) const BENCH: Bench = Bench {
     name: "middleware",
     question: "What does a tracing layer add to `GET /items/{id}`, served by an axum router in process, from the request's head to \
-               the end of the response's body? The caller's address is known, and the caller sent a `traceparent` unless it \
-               is said otherwise. The router is as axum has it when it serves: with its state. All requests name the same server, as those to a service mostly do: trace-axum has its address from the request before. The layers do not do the same. *attributes* tells how much a span says, and those of \
-               tower-otel are in part the headers of request and response, all of which it records. The spans of trace-axum \
-               and axum-otel end with the response's body, the others at its head. axum-otel adds an event to the span, and \
-               is at opentelemetry 0.32. tower-http makes a `tracing` span for a subscriber that is not there: it continues \
-               no trace, and sends nothing. *identity* is what axum itself needs for any layer, and a part of all that follow. *a ready span* is a \
-               bound: a layer that never looks at the request, makes nothing current, and sends the same attributes each time, encoded in \
-               advance, by our pipeline.",
+               the end of the response's body? The caller's address is known, and the caller sent a `traceparent` unless it is said \
+               otherwise. The router is as axum has it when it serves: with its state. All requests name the same server, as those \
+               to a service mostly do: trace-axum has its address from the request before. The layers do not do the same. \
+               *attributes* tells how much a span says, and those of tower-otel are in part the headers of request and response, all \
+               of which it records. The spans of trace-axum and axum-otel end with the response's body, the others at its head. \
+               axum-otel adds an event to the span, and is at opentelemetry 0.32. tower-http makes a `tracing` span for a subscriber \
+               that is not there: it continues no trace, and sends nothing. *identity* is what axum itself needs for any layer, and \
+               a part of all that follow. *a ready span* is a bound: a layer that never looks at the request, makes nothing current, \
+               and sends the same attributes each time, encoded in advance, by our pipeline.",
     cases: &[
         Case {
             name: "sampled",

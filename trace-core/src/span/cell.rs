@@ -386,7 +386,9 @@ impl Attributes<'_> {
         let (key, address) = (key.into(), address.into());
         let name = key.as_str();
         match (address.0, key.known_as()) {
-            (ip::Text::V4(letters, len), Some(known)) if self.row.takes_padded::<16>(known, name) => {
+            (ip::Text::V4(letters, len), Some(known))
+                if self.row.takes_text(known, name, size_of_val(&letters)) =>
+            {
                 // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it; an address of IPv4 is
                 // fifteen letters of ASCII at most.
                 unsafe { self.row.put_padded(known, name, letters.to_le_bytes(), len) }

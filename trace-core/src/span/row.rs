@@ -109,17 +109,17 @@ impl Row {
         self.known += known.bit();
     }
 
-    /// Whether a text of these many bytes may be [put](Self::put_padded).
+    /// Whether any text of these many bytes may be put.
     #[inline(always)]
-    pub(super) fn takes_padded<const N: usize>(&self, known: Known, key: &str) -> bool {
-        (self.known & known.bit() == 0) & (key.len() + N <= Self::TEXT_MAX) & (self.at <= self.last)
+    pub(super) fn takes_text(&self, known: Known, key: &str, bytes: usize) -> bool {
+        (self.known & known.bit() == 0) & (key.len() + bytes <= Self::TEXT_MAX) & (self.at <= self.last)
     }
 
     /// Writes an attribute of the first so many of some bytes, which are a text: all of them are written, because a constant number
     /// is written by a store or two.
     ///
     /// # Safety
-    /// The row [takes](Self::takes_padded) all, no more than all are the text, and these are one; otherwise as for [`put`](Self::put).
+    /// The row [takes](Self::takes_text) all, no more than all are the text, and these are one; otherwise as for [`put`](Self::put).
     #[inline(always)]
     pub(super) unsafe fn put_padded<const N: usize>(
         &mut self,
@@ -154,7 +154,7 @@ impl Row {
     ) -> bool {
         let Some(known) = key.known_as() else { return false };
         let name = key.as_str();
-        if self.known & known.bit() != 0 || name.len() > Self::TEXT_MAX || self.at > self.last {
+        if !self.takes_text(known, name, 0) {
             return false;
         }
         // SAFETY: up to `last` and beyond it `BYTES_MAX` bytes may be written, which are two, the heads, the key and the longest
