@@ -1,7 +1,8 @@
 //! The layer and its options: those of trace-tower, for a stack that is known.
 
+use std::io::{self, Write};
 use std::net::SocketAddr;
-use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::extract::connect_info::MockConnectInfo;
 use axum::extract::{ConnectInfo, MatchedPath, OriginalUri};
@@ -179,15 +180,82 @@ fn connected_address(extensions: &Extensions) -> Option<SocketAddr> {
 
 #[cold]
 fn mocked_address(extensions: &Extensions) -> Option<SocketAddr> {
-    static SAID: Once = Once::new();
+    static SAID: AtomicBool = AtomicBool::new(false);
     let mocked = extensions.get::<MockConnectInfo<SocketAddr>>().map(|MockConnectInfo(address)| *address);
     if mocked.is_none() {
-        SAID.call_once(|| {
-            eprintln!(
-                "trace-axum: spans have no client.address and no network.peer.*: serve the router by \
-                 `into_make_service_with_connect_info::<SocketAddr>()`, or see `TraceLayer::peer_from`"
-            );
-        });
+        say_once(&SAID, io::stderr());
     }
     mocked
+}
+
+/// Says why there are no addresses, unless that is said already.
+fn say_once(said: &AtomicBool, mut to: impl Write) {
+    // Relaxed: nothing else depends on it. It is read first, because every request may come here.
+    if said.load(Ordering::Relaxed) || said.swap(true, Ordering::Relaxed) {
+        return;
+    }
+    // There is nobody to tell that standard error is closed; `eprintln` would panic there.
+    let _ = writeln!(
+        to,
+        "trace-axum: spans have no client.address and no network.peer.*: serve the router by \
+         `into_make_service_with_connect_info::<SocketAddr>()`, or see `TraceLayer::peer_from`"
+    );
+}
+
+#[cfg(test)]
+mod tests {
+    use std::env;
+    use std::process::Command;
+
+    use super::*;
+
+    /// Takes nothing, and counts how often it is asked.
+    struct Full(usize);
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            self.0 += 1;
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn that_addresses_are_missing_is_said_once_whether_or_not_it_can_be_written() {
+        let (said, mut text) = (AtomicBool::new(false), Vec::new());
+        say_once(&said, &mut text);
+        say_once(&said, &mut text);
+        assert_eq!(String::from_utf8(text).unwrap().matches("client.address").count(), 1);
+
+        let (said, mut full, mut text) = (AtomicBool::new(false), Full(0), Vec::new());
+        say_once(&said, &mut full);
+        say_once(&said, &mut text);
+        assert_eq!((full.0, text.len()), (1, 0));
+    }
+
+    #[test]
+    fn requests_without_an_address_are_served_where_standard_error_is_broken() {
+        const IS_CHILD: &str = "TRACE_AXUM_TEST_IS_CHILD";
+        if env::var_os(IS_CHILD).is_some() {
+            for _ in 0..2 {
+                assert_eq!(connected_address(&Extensions::new()), None);
+            }
+            return;
+        }
+        // A process of its own, because standard error belongs to all of them.
+        let (reader, broken) = io::pipe().unwrap();
+        drop(reader);
+        let name = "layer::tests::requests_without_an_address_are_served_where_standard_error_is_broken";
+        let child = Command::new(env::current_exe().unwrap())
+            .args(["--exact", name, "--nocapture"])
+            .env(IS_CHILD, "1")
+            .stderr(broken)
+            .output()
+            .unwrap();
+        let said = String::from_utf8_lossy(&child.stdout);
+        assert!(child.status.success() && said.contains("1 passed"), "{said}");
+    }
 }
