@@ -79,3 +79,23 @@ impl<S: Sync> FromRequestParts<S> for CurrentSpan {
         Ok(Self(Context::current()))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use trace_core::{Baggage, SpanContext, SpanId, TraceFlags, TraceState};
+
+    use super::*;
+
+    #[test]
+    fn what_was_sent_along_is_not_shown() {
+        let span_context = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::SAMPLED, true);
+        let trace_state = TraceState::parse_lines(["vendor=opaque"]).unwrap();
+        let baggage = Baggage::parse_lines(["token=secret"]);
+        let span = CurrentSpan(Context::from_remote(span_context, trace_state, baggage));
+        let shown = format!("{span:?}");
+        assert!(shown.contains(&span.trace_id_text()), "{shown}");
+        for kept_back in ["vendor", "opaque", "token", "secret"] {
+            assert!(!shown.contains(kept_back), "{shown}");
+        }
+    }
+}

@@ -6,6 +6,7 @@
 
 use std::any::Any;
 use std::error::Error;
+use std::fmt;
 use std::io;
 use std::mem::{self, ManuallyDrop};
 use std::panic::{self, AssertUnwindSafe};
@@ -18,7 +19,7 @@ use http::{Extensions, HeaderMap, Method, Request, Response, StatusCode, Uri, Ve
 use tower_service::Service;
 use trace_core::Span;
 
-use crate::conventions::ErrorType;
+use crate::conventions::{ErrorType, QueryRedaction};
 
 /// An error of any type, as tower, hyper and axum hand them on.
 pub type BoxError = Box<dyn Error + Send + Sync>;
@@ -61,7 +62,7 @@ pub trait Call {
 }
 
 /// The head of a request, whatever its body is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHead<'a> {
     /// The method.
     pub method: &'a Method,
@@ -87,8 +88,20 @@ impl<'a, B> From<&'a Request<B>> for RequestHead<'a> {
     }
 }
 
+/// Without the values of headers and of the query, and without a password: what is shown may end up in a span.
+impl fmt::Debug for RequestHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHead")
+            .field("method", self.method)
+            .field("uri", &QueryRedaction::default().uri(self.uri))
+            .field("version", &self.version)
+            .field("headers", &self.headers.len())
+            .finish_non_exhaustive()
+    }
+}
+
 /// The head of a response, whatever its body is.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct ResponseHead<'a> {
     /// The status.
     pub status: StatusCode,
@@ -119,6 +132,17 @@ impl<'a, B> From<&'a Response<B>> for ResponseHead<'a> {
             headers: response.headers(),
             extensions: response.extensions(),
         }
+    }
+}
+
+/// Without the values of headers, as that of a request.
+impl fmt::Debug for ResponseHead<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ResponseHead")
+            .field("status", &self.status)
+            .field("version", &self.version)
+            .field("headers", &self.headers.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -212,6 +236,12 @@ pub(crate) struct OpenCall<C> {
 impl<C: Call> OpenCall<C> {
     pub(crate) const fn new(span: Span, call: C) -> Self {
         Self { span, call, over: false }
+    }
+
+    /// Whether it is noted how the call ended.
+    #[inline]
+    pub(crate) const fn is_over(&self) -> bool {
+        self.over
     }
 
     /// Says how the call ended, and ends its span.

@@ -20,6 +20,22 @@ fn id(context: &Context) -> Option<SpanId> {
     context.span_context().map(|context| context.span_id())
 }
 
+#[test]
+fn of_what_was_sent_along_only_the_number_is_shown() {
+    let trace_state = TraceState::parse_lines(["vendor=opaque,other=hidden"]).unwrap();
+    let context =
+        context().with_trace_state(trace_state).with_baggage(Baggage::parse_lines(["token=secret,a=b,c=d"]));
+    let ids = context.span_context().unwrap();
+    let future = std::future::ready(()).in_context(context.clone());
+    for shown in [format!("{context:?}"), format!("{future:?}"), format!("{context:#?}")] {
+        assert!(shown.contains(&ids.span_id().to_string()), "{shown}");
+        assert!(shown.contains("trace_state_members: 2") && shown.contains("baggage_members: 3"), "{shown}");
+        for kept_back in ["vendor", "opaque", "hidden", "token", "secret"] {
+            assert!(!shown.contains(kept_back), "{shown}");
+        }
+    }
+}
+
 /// Tells in which context it was dropped.
 struct Dropped<'a>(&'a std::cell::Cell<Option<SpanId>>);
 

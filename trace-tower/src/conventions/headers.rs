@@ -1,5 +1,7 @@
 //! The headers of a request that say something about its trace, found in one pass.
 
+use std::fmt;
+
 use http::{HeaderMap, HeaderValue, header};
 use trace_core::propagation::{Extractor, Lines, W3cLines};
 use trace_core::{Context, Propagator};
@@ -8,7 +10,7 @@ use trace_core::{Context, Propagator};
 ///
 /// A look-up by name hashes the name, which takes as long as looking at four headers; five names are looked up, and a request
 /// has some ten headers.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RequestHeaders<'a> {
     all: &'a HeaderMap,
     host: Option<&'a HeaderValue>,
@@ -91,6 +93,13 @@ impl Extractor for RequestHeaders<'_> {
     #[inline]
     fn w3c_lines(&self) -> W3cLines<'_> {
         self.w3c
+    }
+}
+
+/// Without the values, which may be secrets: what is shown may end up in a span.
+impl fmt::Debug for RequestHeaders<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RequestHeaders").field("all", &self.all.len()).finish_non_exhaustive()
     }
 }
 

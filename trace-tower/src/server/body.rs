@@ -4,6 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::thread;
 
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
@@ -16,7 +17,7 @@ pin_project! {
     ///
     /// # Cancel safety
     /// Dropping it drops the body inside the span, and ends the span: as complete, if the declared length has passed
-    /// or the body says that it is at its end, else as [cancelled](Ending::Cancelled).
+    /// or the body says that it is at its end, else as [cancelled](Ending::Cancelled). While the thread panics the body is not asked.
     #[derive(Debug)]
     pub struct ResponseBody<B, C>
     where
@@ -39,11 +40,11 @@ pin_project! {
     {
         fn drop(this: Pin<&mut Self>) {
             let this = this.project();
-            if this.open.is_none() {
-                return;
-            }
-            let over =
-                *this.left == 0 || this.inner.as_ref().as_pin_ref().is_none_or(|inner| inner.is_end_stream());
+            let Some(open) = this.open.as_ref() else { return };
+            // It is asked where the answer matters, and never in the midst of a panic: another one would end the process.
+            let may_ask = !open.is_over() && !thread::panicking();
+            let over = *this.left == 0
+                || this.inner.as_ref().as_pin_ref().is_none_or(|inner| may_ask && inner.is_end_stream());
             let ending = if over { Ending::Complete } else { Ending::Cancelled };
             OpenCall::abandon(this.open, this.inner, ending);
         }

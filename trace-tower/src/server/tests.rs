@@ -4,6 +4,7 @@ use std::future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, LazyLock, Mutex};
 use std::task::{Context, Poll, Waker};
 
@@ -517,6 +518,53 @@ fn a_panic_is_told_once_and_meets_no_other_one() {
     }
     // A new span's trace begins here: nobody has left his own.
     assert_eq!(trace_here(), None);
+}
+
+/// A body that panics whatever it is asked, once it is broken.
+struct Fragile {
+    is_broken: Arc<AtomicBool>,
+}
+
+impl Body for Fragile {
+    type Data = Bytes;
+    type Error = BoxError;
+
+    fn poll_frame(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BoxError>>> {
+        self.is_broken.store(true, Ordering::Relaxed);
+        panic!("in a poll");
+    }
+
+    fn is_end_stream(&self) -> bool {
+        assert!(!self.is_broken.load(Ordering::Relaxed), "in a question");
+        false
+    }
+}
+
+#[test]
+fn a_body_is_not_asked_for_its_end_once_that_is_noted_or_in_the_midst_of_a_panic() {
+    let body = |diary: &Diary| {
+        let is_broken = Arc::<AtomicBool>::default();
+        let body = Fragile { is_broken: is_broken.clone() };
+        (respond(diary, Method::GET, Response::new(body)).into_body(), is_broken)
+    };
+    for diary in diaries() {
+        let told = || std::mem::take(&mut *diary.told.lock().unwrap());
+        let mut caught = Box::pin(body(&diary).0);
+        assert!(panics(|| poll_body(caught.as_mut())));
+        drop(caught);
+        assert_eq!(told(), ["head 200", "panic"]);
+
+        // Another panic would end the process here.
+        assert!(panics(|| poll_body(Box::pin(body(&diary).0).as_mut())));
+        assert_eq!(told(), ["head 200", "panic"]);
+    }
+    let diary = Diary::new();
+    assert!(panics(|| {
+        let (_body, is_broken) = body(&diary);
+        is_broken.store(true, Ordering::Relaxed);
+        panic!("of somebody else's");
+    }));
+    assert_eq!(diary.told(), ["head 200", "cancelled"]);
 }
 
 #[test]
