@@ -41,11 +41,16 @@ pub fn url(data: &[u8]) {
     let (shown_before, shown_query) =
         shown.split_once('?').map_or((&*shown, None), |(url, query)| (url, Some(query)));
     assert_eq!(shown_query.map(str::to_owned), query.map(expected));
-    if let Some((scheme, rest)) = before.split_once("://") {
+    // What goes before the `//` of an authority.
+    let scheme = match before.split_once("//") {
+        Some(("", rest)) => Some((String::new(), rest)),
+        _ => before.split_once("://").map(|(scheme, rest)| (format!("{scheme}:"), rest)),
+    };
+    if let Some((scheme, rest)) = scheme {
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
         let host = authority.rsplit('@').next().unwrap_or_default();
         let user = if authority.contains('@') { "REDACTED:REDACTED@" } else { "" };
-        assert_eq!(shown_before, format!("{scheme}://{user}{host}{path}"));
+        assert_eq!(shown_before, format!("{scheme}//{user}{host}{path}"));
     }
     // What has been taken apart already says the same.
     if let Ok(uri) = text.parse::<Uri>()

@@ -151,6 +151,7 @@ fn keys_of_a_query_stay_and_values_do_not() {
         ("&&", "&&"),
     ] {
         assert_eq!(all.query(query).to_string(), left);
+        assert_eq!(format!("{:?}", all.query(query)), left);
     }
 }
 
@@ -200,9 +201,15 @@ fn a_url_loses_its_name_its_password_and_its_fragment() {
         ("http://[::1]:80/?a&b=c", "http://[::1]:80/?a&b=REDACTED"),
         ("http://a.example/?next=http://x:y@z/", "http://a.example/?next=REDACTED"),
         ("/path?k=v", "/path?k=REDACTED"),
+        ("//a.example", "//a.example"),
+        ("//me:pw@a.example/x?k=v", "//REDACTED:REDACTED@a.example/x?k=REDACTED"),
+        ("//me:pw@a.example/x://b", "//REDACTED:REDACTED@a.example/x://b"),
+        ("/x//me@a.example", "/x//me@a.example"),
     ] {
         assert_eq!(all.url(url).to_string(), left);
+        assert_eq!(format!("{:?}", all.url(url)), left);
     }
+    assert_eq!(all.url("//me@a.example/x").or_at("http", Some("b")).authority(), Some("me@a.example"));
 }
 
 #[test]

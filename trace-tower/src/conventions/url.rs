@@ -86,16 +86,22 @@ impl QueryRedaction {
         RedactedUrl { scheme: Some(scheme), authority: Some(authority), path, query, redaction: self }
     }
 
-    /// A URL, absolute or not, without what this keeps back. Its fragment is left out: it is not sent anyway.
+    /// A URL, absolute or not, without what this keeps back. Its fragment is left out: it is not sent anyway. What begins with `//`
+    /// names its server there, but no scheme ([RFC 3986, 4.2](https://www.rfc-editor.org/rfc/rfc3986#section-4.2)).
     pub fn url<'a>(&'a self, url: &'a str) -> RedactedUrl<'a> {
         let url = url.split_once('#').map_or(url, |(url, _)| url);
         let (url, query) = url.split_once('?').map_or((url, None), |(url, query)| (url, Some(query)));
-        let (scheme, authority, path) = match url.split_once("://") {
-            Some((scheme, rest)) => {
-                let end = rest.find('/').unwrap_or(rest.len());
-                (Some(scheme), Some(&rest[..end]), &rest[end..])
+        // The first of both decides: behind a leading `//`, a `://` is a part of the path.
+        let (scheme, hierarchy) = match url.strip_prefix("//") {
+            Some(rest) => (None, Some(rest)),
+            None => url.split_once("://").map_or((None, None), |(scheme, rest)| (Some(scheme), Some(rest))),
+        };
+        let (authority, path) = match hierarchy {
+            Some(rest) => {
+                let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
+                (Some(authority), path)
             }
-            None => (None, None, url),
+            None => (None, url),
         };
         RedactedUrl { scheme, authority, path, query, redaction: self }
     }
@@ -121,7 +127,7 @@ impl QueryRedaction {
 }
 
 /// The query of a URL, to be written without what is kept back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RedactedQuery<'a> {
     query: &'a str,
     redaction: &'a QueryRedaction,
@@ -186,8 +192,15 @@ impl fmt::Display for RedactedQuery<'_> {
     }
 }
 
+/// As it is written: what is kept back is not shown either.
+impl fmt::Debug for RedactedQuery<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
 /// A URL, to be written without what is kept back.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy)]
 pub struct RedactedUrl<'a> {
     scheme: Option<&'a str>,
     authority: Option<&'a str>,
@@ -254,6 +267,13 @@ impl RedactedUrl<'_> {
 impl fmt::Display for RedactedUrl<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.pieces(|piece| f.write_str(piece))
+    }
+}
+
+/// As it is written: what is kept back is not shown either.
+impl fmt::Debug for RedactedUrl<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
     }
 }
 
