@@ -223,16 +223,18 @@ impl Span {
     }
 
     /// Says that the work failed, and of which class the failure is: the status becomes `Error`, and `error.type` is
-    /// set; neither, where the status is `Ok`, which is final. The class is a word of which there are few: an error code, the name of a type.
+    /// set; neither, where the status is `Ok`, which is final. A [description](Self::set_error_description) that is there stays.
+    /// The class is a word of which there are few: an error code, the name of a type.
     pub fn set_error(&mut self, error_type: &str) {
         self.record(|recorder, life| life.set_error(recorder, error_type));
     }
 
     /// As [`set_error`](Self::set_error), unless somebody who knew better said how the work went: for a middleware, whose
-    /// word is the last but not the best.
+    /// word is the last but not the best. Where somebody said that it failed, but not of which class the failure is, this is it.
     pub fn set_error_if_unset(&mut self, error_type: &str) {
         self.record(|recorder, life| {
-            if recorder.status() == StatusCode::Unset {
+            let is_classed = || recorder.attribute_text(semconv::ERROR_TYPE.as_str()).is_some();
+            if recorder.status() != StatusCode::Error || !is_classed() {
                 life.set_error(recorder, error_type);
             }
         });
@@ -246,8 +248,10 @@ impl Span {
         self.set_error(std::any::type_name::<E>());
     }
 
-    /// Describes the failure for a person, in the status of the span; the text leaves the process as it is. At most
-    /// 1 KiB of it is kept.
+    /// Describes the failure for a person, in the status of the span, which becomes `Error`, unless it is `Ok`; the text leaves
+    /// the process as it is. At most 1 KiB of it is kept.
+    ///
+    /// The conventions want every error to have a type: [`set_error`](Self::set_error) sets it, before or after.
     pub fn set_error_description(&mut self, description: &str) {
         self.record(|recorder, life| {
             recorder.set_status(&life.pipeline.queue, StatusCode::Error, description)
@@ -357,11 +361,13 @@ impl Life {
     }
 
     pub(crate) fn set_error(&self, recorder: &mut Recorder, error_type: &str) {
-        if recorder.status() == StatusCode::Ok {
-            return;
-        }
         let Self { pipeline, .. } = self;
-        recorder.set_status(&pipeline.queue, StatusCode::Error, "");
+        match recorder.status() {
+            StatusCode::Ok => return,
+            StatusCode::Unset => recorder.set_status(&pipeline.queue, StatusCode::Error, ""),
+            // Its description stays, which setting it again would take away.
+            StatusCode::Error => {}
+        }
         recorder.set_attribute(&pipeline.queue, semconv::ERROR_TYPE, error_type.into());
     }
 }

@@ -368,6 +368,57 @@ fn the_last_word_of_a_middleware_gives_way_to_a_better_one() {
 }
 
 #[test]
+fn an_error_has_its_description_and_its_type_whichever_is_said_first() {
+    /// Says something of a span, through its owner or its context.
+    type Say = (&'static str, fn(&mut Span));
+    let owner: [Say; 3] = [
+        ("describe", |span| span.set_error_description("out of stock")),
+        ("class", |span| span.set_error("sold_out")),
+        ("class", |span| span.record_error(&())),
+    ];
+    let context: [Say; 3] = [
+        ("describe", |span| span.context().span().set_error_description("out of stock")),
+        ("class", |span| span.context().span().set_error("sold_out")),
+        ("class", |span| span.context().span().record_error(&())),
+    ];
+    let all = || owner.iter().chain(&context);
+    for (first, say_first) in all() {
+        for (second, say_second) in all() {
+            let judged = Judged::new();
+            let mut span = judged.span("request").start();
+            say_first(&mut span);
+            say_second(&mut span);
+            span.set_error_if_unset("500");
+            drop(span);
+            let span = judged.one();
+            let said = [first, second];
+            let status = span.status.expect("an error");
+            assert_eq!(status.code(), proto::status::StatusCode::Error);
+            let description = if said.contains(&&"describe") { "out of stock" } else { "" };
+            assert_eq!(status.message, description, "{said:?}");
+            let is_last_word = attribute(&span.attributes, "error.type") == Some(&string("500"));
+            assert_eq!(is_last_word, !said.contains(&&"class"), "{said:?}");
+            assert_eq!(span.attributes.len(), 1, "{said:?}");
+        }
+    }
+}
+
+#[test]
+fn the_last_word_of_a_middleware_classes_an_error_that_has_only_its_status() {
+    for (said, left) in [(None, "500"), (Some("card_declined"), "card_declined")] {
+        let judged = Judged::new();
+        let mut span = judged.span("request").start();
+        span.set_status(StatusCode::Error);
+        if let Some(said) = said {
+            span.set_attribute(semconv::ERROR_TYPE, said);
+        }
+        span.set_error_if_unset("500");
+        drop(span);
+        assert_eq!(attribute(&judged.one().attributes, "error.type"), Some(&string(left)));
+    }
+}
+
+#[test]
 fn an_unrecorded_span_stands_for_its_context_and_takes_no_other_spans_place() {
     let judged = Judged::new();
     let owner = judged.span("owner").start();
