@@ -30,10 +30,15 @@ pub(super) fn extract_some(carrier: &(impl Extractor + ?Sized), lines: &W3cLines
     (!baggage.is_empty()).then_some(baggage)
 }
 
-/// Sends baggage along. Without members nothing is sent, and what the carrier holds already stays.
+/// Sends baggage along, instead of what the carrier holds.
+///
+/// An empty one is not sent, and a header that the carrier holds from elsewhere is removed: it would be taken for this one.
+/// So is one that was set by hand: what is to be sent is put into the [`Baggage`].
 #[inline]
 pub fn inject(baggage: &Baggage, carrier: &mut (impl Injector + ?Sized)) {
-    if !baggage.is_empty() {
+    if baggage.is_empty() {
+        carrier.remove(BAGGAGE);
+    } else {
         carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text()));
     }
 }

@@ -102,15 +102,16 @@ impl Propagator {
 
     /// Sends the context along: the ids of its span, its tracestate and its baggage.
     ///
-    /// What the carrier holds from elsewhere is replaced; a context of no trace leaves it as it is. No empty header is
-    /// written.
+    /// What the carrier holds from elsewhere is replaced, or removed where the context has nothing of the kind: also a
+    /// `baggage` that was set by hand, which belongs into the [context's](Context::with_baggage). A context of no trace leaves
+    /// the ids and the tracestate as they are, and without baggage the `baggage` too. No empty header is written.
     pub fn inject(&self, context: &Context, carrier: &mut (impl Injector + ?Sized)) {
         if self.trace_context
             && let Some(span) = context.span_context()
         {
             trace_context::inject(span, context.trace_state(), carrier);
         }
-        if self.baggage {
+        if self.baggage && (context.span_context().is_some() || !context.baggage().is_empty()) {
             baggage::inject(context.baggage(), carrier);
         }
     }

@@ -57,6 +57,44 @@ fn a_context_of_no_trace_sends_its_baggage_and_leaves_the_rest_alone() {
 }
 
 #[test]
+fn without_baggage_that_of_another_context_is_taken_away() {
+    let propagator = Propagator::default();
+    // What came with a request is sent on with its headers; members that break the grammar never were in the context.
+    for came in [&["user=alice"][..], &["user=alice", "tenant.id=acme"], &["=", "no member"]] {
+        for others in [0, 40] {
+            let mut headers = HeaderMap::new();
+            headers.insert("traceparent", PARENT.parse().unwrap());
+            for line in came {
+                headers.append("baggage", line.parse().unwrap());
+            }
+            for other in 0..others {
+                headers.insert(HeaderName::try_from(format!("x-{other}")).unwrap(), "1".parse().unwrap());
+            }
+            let context = propagator.extract(&headers).with_baggage(Baggage::new());
+            propagator.inject(&context, &mut headers);
+            assert!(!headers.contains_key("baggage"), "{headers:?}");
+            assert_eq!(headers["traceparent"], PARENT);
+            assert_eq!(headers.len(), 1 + others);
+        }
+    }
+    let context = propagator.extract(&carrier(&[("traceparent", PARENT)]));
+    let mut message = carrier(&[("Baggage", "user=alice"), ("other", "1")]);
+    propagator.inject(&context, &mut message);
+    assert_eq!(message, carrier(&[("other", "1"), ("traceparent", PARENT)]));
+
+    // Only by the format whose header it is.
+    let mut message = carrier(&[("baggage", "user=alice")]);
+    Propagator::from_names(&[PropagatorName::TraceContext]).inject(&context, &mut message);
+    assert_eq!(message["baggage"], "user=alice");
+    Propagator::from_names(&[PropagatorName::Baggage]).inject(&context, &mut message);
+    assert!(!message.contains_key("baggage"));
+
+    let mut message = carrier(&[("baggage", "user=alice")]);
+    baggage::inject(&Baggage::new(), &mut message);
+    assert!(message.is_empty());
+}
+
+#[test]
 fn no_format_reads_and_writes_nothing() {
     let none = Propagator::from_names(&[]);
     assert_eq!(none, Propagator::none());
