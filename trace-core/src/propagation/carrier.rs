@@ -208,17 +208,6 @@ fn known(name: &str) -> Option<&'static HeaderName> {
     }
 }
 
-/// The same, for maps to keep. A constant is made by four stores, where a clone would be a call.
-#[inline(always)]
-fn known_owned(name: &str) -> Option<HeaderName> {
-    match name {
-        "traceparent" => Some(const { HeaderName::from_static("traceparent") }),
-        "tracestate" => Some(const { HeaderName::from_static("tracestate") }),
-        "baggage" => Some(const { HeaderName::from_static("baggage") }),
-        _ => None,
-    }
-}
-
 /// Up to this many headers are looked at one by one: hashing a name takes as long as looking at five.
 const FEW: usize = 16;
 
@@ -262,11 +251,16 @@ impl Extractor for HeaderMap {
 impl Injector for HeaderMap {
     /// A name or a value that HTTP does not allow is left out; no format of this crate makes one.
     fn set(&mut self, name: &'static str, value: &str) {
-        put(self, name, Given::Text(value));
+        if let Ok(value) = HeaderValue::from_str(value) {
+            put(self, name, value);
+        }
     }
 
     fn set_field(&mut self, name: &'static str, value: FieldValue<'_>) {
-        put(self, name, Given::Field(value));
+        match value.0 {
+            Field::Traceparent(_) if name == "traceparent" => put_traceparent(self, value),
+            _ => put(self, name, value.to_header_value()),
+        }
     }
 
     #[inline]
@@ -280,35 +274,27 @@ impl Injector for HeaderMap {
     }
 }
 
-/// The value of a header before it is one.
-enum Given<'a> {
-    Field(FieldValue<'a>),
-    Text(&'a str),
-}
-
-/// Sets a header.
+/// Sets the header that nearly every call has.
 ///
 /// This is the only place of the crate that inserts a [`HeaderName`] by value, and so the one that the compiler puts the map's code
-/// into. Were that a call, name and value would be written to memory for it and read back at once by wider loads,
-/// which wait for what was written: a third more for each header.
+/// into. Were that a call, name and value would be written to memory for it and read back at once by wider loads, which wait for
+/// what was written; and the name's hash would be computed each time, a byte after the other.
 #[inline(never)]
-fn put(headers: &mut HeaderMap, name: &'static str, value: Given<'_>) {
-    let value = match value {
-        Given::Field(value) => value.to_header_value(),
-        Given::Text(value) => match HeaderValue::from_str(value) {
-            Ok(value) => value,
-            Err(_) => return,
-        },
-    };
-    let name = match known_owned(name) {
-        Some(name) => name,
-        None => match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) => name,
-            Err(_) => return,
-        },
-    };
+fn put_traceparent(headers: &mut HeaderMap, value: FieldValue<'_>) {
     // It fails only when 32 768 headers are there already.
-    let _ = headers.try_insert(name, value);
+    let _ = headers.try_insert(const { HeaderName::from_static("traceparent") }, value.to_header_value());
+}
+
+/// Sets any header.
+fn put(headers: &mut HeaderMap, name: &'static str, value: HeaderValue) {
+    // As above.
+    let _ = match known(name) {
+        Some(name) => headers.try_insert(name, value),
+        None => match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => headers.try_insert(&name, value),
+            Err(_) => return,
+        },
+    };
 }
 
 /// A map whose keys are found in any case by looking at all of them: the metadata of a message are few.
