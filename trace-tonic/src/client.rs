@@ -195,7 +195,7 @@ impl Protocol for GrpcClient {
     #[inline]
     fn start(&self, request: RequestHead<'_>) -> (Span, GrpcClientCall) {
         let options = &*self.options;
-        let method = Method::of(request.uri.path());
+        let method = Method::called(request.uri.path());
         let builder = match options.tracer {
             Some(tracer) => tracer.span(method.span_name()),
             None => trace_core::span(method.span_name()),

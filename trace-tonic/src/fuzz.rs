@@ -7,8 +7,8 @@ use crate::descriptor;
 use crate::method::Method;
 use crate::status::{Told, name};
 
-/// A status is what tonic reads, in the head and in the trailers; a method that looks like one has two words; a descriptor
-/// names what can be written into a descriptor again.
+/// A status is what tonic reads, in the head and in the trailers; a method that looks like one has two words, on a client
+/// below any prefix; a descriptor names what can be written into a descriptor again.
 ///
 /// The first letter chooses which.
 pub fn grpc_call(data: &[u8]) {
@@ -64,6 +64,16 @@ fn method(path: &str) {
     assert_eq!(method.original().is_none(), looks_like_one);
     assert_eq!(method.attribute() == "_OTHER", !looks_like_one);
     assert!(method.span_name() == "grpc" || path.ends_with(method.span_name()));
+
+    // A client may have a prefix before the two words, and nothing else differs.
+    let called = Method::called(path);
+    let words: Vec<_> = path.strip_prefix('/').unwrap_or(path).split('/').collect();
+    match words[..] {
+        [.., service, name] if !service.is_empty() && !name.is_empty() => {
+            assert_eq!(called, Method::Possible(&format!("{service}/{name}")), "{path:?}");
+        }
+        _ => assert_eq!(called, method, "{path:?}"),
+    }
 }
 
 fn file_descriptor_set(data: &[u8]) {

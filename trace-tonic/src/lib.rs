@@ -36,7 +36,8 @@
 //!
 //! Calls of all four kinds (unary, client, server and bidirectional streaming) are traced to their end: until the status is
 //! known, which is in the trailers, or in the head of a response that has nothing else. The context travels in the
-//! metadata: `traceparent`, `tracestate` and `baggage`.
+//! metadata: `traceparent`, `tracestate` and `baggage`, which replace what
+//! the metadata has of them.
 //!
 //! # What a span tells
 //!
@@ -45,7 +46,7 @@
 //! | attribute | |
 //! |---|---|
 //! | `rpc.system.name` | `grpc` |
-//! | `rpc.method` | `package.Service/Method`, which is also the span's name; `_OTHER`, and the name `grpc`, for a method that does not exist |
+//! | `rpc.method` | `package.Service/Method`, which is also the span's name; `_OTHER`, and the name `grpc`, for a method that does not exist. On a client it is the last two words of the path, whatever prefix its origin has |
 //! | `rpc.method_original` | on a server, the method that does not exist |
 //! | `rpc.status_code` | `OK`, `NOT_FOUND`… |
 //! | `server.address`, `server.port` | on a server, what the client called it (`:authority`); on a client, its endpoint |

@@ -47,6 +47,26 @@ impl<'a> Method<'a> {
         }
     }
 
+    /// The method that a client calls: the last two words of the path. A server may lie below a path of its own, which is
+    /// part of its client's origin and not of the method's name.
+    pub(crate) fn called(path: &'a str) -> Self {
+        match Self::of(path) {
+            Self::Other(name) => Self::below_prefix(name),
+            method => method,
+        }
+    }
+
+    #[cold]
+    fn below_prefix(name: &'a str) -> Self {
+        let mut words = name.rsplitn(3, '/');
+        match (words.next(), words.next(), words.next()) {
+            (Some(method), Some(service), Some(prefix)) if !method.is_empty() && !service.is_empty() => {
+                Self::Possible(&name[prefix.len() + 1..])
+            }
+            _ => Self::Other(name),
+        }
+    }
+
     /// The value of `rpc.method`.
     pub(crate) const fn attribute(self) -> &'a str {
         match self {
@@ -90,6 +110,17 @@ mod tests {
         assert_eq!(methods.of("/shop.Inventory/Other"), Method::Possible("shop.Inventory/Other"));
         for path in ["", "/", "//", "/a", "/a/", "//a", "/a/b/c", "*"] {
             assert_eq!(methods.of(path), Method::Other(path.strip_prefix('/').unwrap_or(path)));
+        }
+    }
+
+    #[test]
+    fn a_client_calls_what_the_last_two_words_say() {
+        let get = Method::Possible("shop.Inventory/Get");
+        for prefix in ["", "/", "/prefix/", "/a/b/", "/prefix//", "//", "/\u{e9}\u{1f9fe}/"] {
+            assert_eq!(Method::called(&format!("{prefix}shop.Inventory/Get")), get, "{prefix}");
+        }
+        for path in ["", "/", "//", "///", "/a", "/a/", "//a", "/a/b/", "/a//b", "/\u{e9}", "*"] {
+            assert_eq!(Method::called(path), Method::Other(path.strip_prefix('/').unwrap_or(path)));
         }
     }
 }

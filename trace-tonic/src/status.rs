@@ -4,6 +4,7 @@ use std::error::Error;
 
 use http::{HeaderMap, HeaderName, StatusCode};
 use tonic::{Code, ConnectError, Status, TimeoutExpired};
+use tower::load_shed::error::Overloaded;
 use trace_core::{Span, semconv};
 
 /// How many errors of a chain are looked at: chains are short, and one that is not may be a loop.
@@ -109,6 +110,13 @@ const fn of_http(status: StatusCode) -> Code {
 
 /// The status that tonic makes of an error ([`Status::from_error`]), which can only be asked by giving the error away.
 pub(crate) fn of_error(error: &(dyn Error + 'static)) -> Code {
+    // These two tonic knows only as the outermost error, but for HTTP/2's inside of hyper's.
+    if let Some(error) = error.downcast_ref::<h2::Error>() {
+        return of_h2(error);
+    }
+    if error.is::<Overloaded>() {
+        return Code::ResourceExhausted;
+    }
     let mut next = Some(error);
     for _ in 0..SOURCES_MAX {
         let Some(error) = next else { break };
@@ -128,9 +136,9 @@ pub(crate) fn of_error(error: &(dyn Error + 'static)) -> Code {
             if error.is_canceled() {
                 return Code::Cancelled;
             }
-        }
-        if let Some(error) = error.downcast_ref::<h2::Error>() {
-            return of_h2(error);
+            if let Some(error) = error.source().and_then(|source| source.downcast_ref::<h2::Error>()) {
+                return of_h2(error);
+            }
         }
         next = error.source();
     }
@@ -211,6 +219,7 @@ mod tests {
             .chain([
                 Box::new(ConnectError("refused".into())) as _,
                 Box::new(std::io::Error::other("broken")) as _,
+                Box::new(Overloaded::new()) as _,
                 "text".into(),
             ]);
         for error in errors {
@@ -218,8 +227,16 @@ mod tests {
             let ours = of_error(&*error);
             assert_eq!(ours, Status::from_error(error).code(), "{debug}");
         }
-        let nested = Outer(Box::new(Outer(Box::new(Status::data_loss("")))));
-        assert_eq!(of_error(&nested), Status::from_error(Box::new(nested)).code());
+        let inner: [Box<dyn Error + Send + Sync>; 3] = [
+            Box::new(Outer(Box::new(Status::data_loss("")))),
+            Box::new(Overloaded::new()),
+            Box::new(h2::Error::from(h2::Reason::REFUSED_STREAM)),
+        ];
+        for nested in inner.map(Outer) {
+            let debug = format!("{nested:?}");
+            let ours = of_error(&nested);
+            assert_eq!(ours, Status::from_error(Box::new(nested)).code(), "{debug}");
+        }
     }
 
     #[test]

@@ -7,6 +7,7 @@ mod shop;
 use std::time::Duration;
 
 use futures_util::{FutureExt, StreamExt, future, stream};
+use shop::pb::inventory_client::InventoryClient;
 use shop::pb::inventory_server::InventoryServer;
 use shop::{
     DESCRIPTOR, Item, SOON, Shop, Traced, World, assert_ended, channel, connect, item, number, serve, text,
@@ -303,6 +304,19 @@ async fn a_method_that_does_not_exist_is_other() {
     }
     assert_eq!(clients[0].name, "shop.v1.Inventory/Steal", "a client knows what it calls");
     assert_eq!(clients[2].name, "grpc");
+}
+
+#[tokio::test]
+async fn a_client_whose_server_lies_below_a_path_calls_its_methods() {
+    let world = World::start().await;
+    let origin = format!("http://{}/prefix", world.address).parse().unwrap();
+    let mut client = InventoryClient::with_origin(channel(&world.traced, world.address), origin);
+    // Our server is there for any path, and knows no prefix.
+    client.get(item("", Code::Ok, 0)).await.unwrap_err();
+    let (client, server) = world.traced.call().await;
+    assert_eq!((&*client.name, text(&client, "rpc.method")), (GET, Some(GET)));
+    assert_eq!(text(&client, "rpc.method_original"), None);
+    assert_eq!(text(&server, "rpc.method_original"), Some(&*format!("prefix/{GET}")));
 }
 
 #[tokio::test]

@@ -12,12 +12,14 @@ use bytes::Bytes;
 use http::{Request, Response};
 use http_body::{Body, Frame};
 use shop::{Traced, assert_ended, text};
-use tonic::Status;
 use tonic::transport::server::TcpConnectInfo;
+use tonic::{Code, Status};
+use tower::load_shed::LoadShedLayer;
 use tower_layer::Layer;
 use tower_service::Service;
+use trace_core::SpanKind;
 use trace_core::otlp::SpanData;
-use trace_tonic::ServerTraceLayer;
+use trace_tonic::{ClientTraceLayer, ServerTraceLayer};
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 type Answer = Result<Response<Stuck>, BoxError>;
@@ -84,6 +86,47 @@ async fn the_error_of_a_service_is_the_status_that_tonic_makes_of_it() {
     assert_ended(&span, "NOT_FOUND", None);
     let span = serve(|| Err("s3cret".into()), request("/shop.v1.Inventory/Get")).await;
     assert_ended(&span, "UNKNOWN", Some("UNKNOWN"));
+}
+
+/// A service that is never ready.
+#[derive(Clone)]
+struct Busy;
+
+impl Service<Request<()>> for Busy {
+    type Response = Response<Stuck>;
+    type Error = BoxError;
+    type Future = Ready<Answer>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Pending
+    }
+
+    fn call(&mut self, _: Request<()>) -> Self::Future {
+        unreachable!("it was never ready")
+    }
+}
+
+#[tokio::test]
+async fn load_that_is_shed_is_told_as_tonic_answers_it() {
+    let traced = Traced::start();
+    let shedding = LoadShedLayer::new().layer(Busy);
+    let mut server = ServerTraceLayer::new().tracer(traced.tracer()).layer(shedding.clone());
+    let mut client = ClientTraceLayer::for_server("inventory", None).tracer(traced.tracer()).layer(shedding);
+    for result in [poll_and_call(&mut server).await.map(drop), poll_and_call(&mut client).await.map(drop)] {
+        assert_eq!(Status::from_error(result.unwrap_err()).code(), Code::ResourceExhausted);
+    }
+    let spans = traced.spans(2).await;
+    for span in &spans {
+        let is_error = span.kind == SpanKind::Client;
+        assert_ended(span, "RESOURCE_EXHAUSTED", is_error.then_some("RESOURCE_EXHAUSTED"));
+    }
+}
+
+async fn poll_and_call<S: Service<Request<()>, Error = BoxError>>(
+    service: &mut S,
+) -> Result<S::Response, BoxError> {
+    std::future::poll_fn(|cx| service.poll_ready(cx)).await?;
+    service.call(request("/shop.v1.Inventory/Get")).await
 }
 
 #[tokio::test]
