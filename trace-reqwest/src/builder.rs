@@ -46,6 +46,8 @@ pub fn builder(client: reqwest::ClientBuilder) -> Builder {
 /// - A timeout of a request ([`RequestBuilder::timeout`](reqwest_middleware::RequestBuilder::timeout)) is one for all hops, as
 ///   in reqwest. One of the client (`ClientBuilder::timeout`) is one for each hop.
 /// - Your middlewares see each hop.
+/// - A redirect that a middleware makes up without saying of which URL it is
+///   ([`ResponseBuilderExt::url`](reqwest::ResponseBuilderExt::url)) is for the caller: its `Location` has no base.
 /// - The client that [`AsRef`] returns, around all middlewares, makes no spans; it follows redirects by itself.
 pub struct Builder {
     client: reqwest::ClientBuilder,

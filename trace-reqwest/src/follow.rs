@@ -120,9 +120,16 @@ impl Middleware for Follow {
             let mut refusals = 0;
             loop {
                 let result = match &self.trace {
-                    Some(trace) => trace.send(request, extensions, next.clone()).await,
+                    Some(trace) => {
+                        let sending = trace.prepare(&mut request, extensions);
+                        sending.run(next.clone().run(request, extensions)).await
+                    }
                     None => next.clone().run(request, extensions).await,
                 };
+                // Nearly always. Returned as it is, because it is some 150 bytes, and what moves them waits for them.
+                if result.as_ref().is_ok_and(|response| !is_redirect(response.status())) {
+                    return result;
+                }
                 request = match result {
                     Ok(response) => match self.redirected(response, &mut template, extensions)? {
                         Step::Hop(request) => request,
@@ -281,15 +288,24 @@ impl Kept {
     }
 }
 
+fn is_redirect(status: StatusCode) -> bool {
+    matches!(
+        status,
+        StatusCode::MOVED_PERMANENTLY
+            | StatusCode::FOUND
+            | StatusCode::SEE_OTHER
+            | StatusCode::TEMPORARY_REDIRECT
+            | StatusCode::PERMANENT_REDIRECT
+    )
+}
+
+/// The host of a response that a middleware made by itself without saying where it is from, as reqwest has it.
+const NOBODYS_HOST: &str = "no.url.provided.local";
+
 /// Where a response redirects to, if it does.
 fn target(response: &Response) -> Option<Url> {
-    match response.status() {
-        StatusCode::MOVED_PERMANENTLY
-        | StatusCode::FOUND
-        | StatusCode::SEE_OTHER
-        | StatusCode::TEMPORARY_REDIRECT
-        | StatusCode::PERMANENT_REDIRECT => {}
-        _ => return None,
+    if !is_redirect(response.status()) || response.url().host_str() == Some(NOBODYS_HOST) {
+        return None;
     }
     let location = std::str::from_utf8(response.headers().get(LOCATION)?.as_bytes()).ok()?;
     response.url().join(location).ok()

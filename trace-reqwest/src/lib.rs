@@ -91,6 +91,7 @@
 //! | `http2_refused_stream`… | an error of HTTP/2, by the name of its [code](https://www.rfc-editor.org/rfc/rfc9113.html#section-7) |
 //! | `incomplete_message`, `parse`, `canceled` | the server went away in mid-head, did not speak HTTP, or the connection was closed first |
 //! | `body`, `builder` | the body of the request failed, or the request was none |
+//! | `panic` | what stands below the spans panicked |
 //! | `reqwest::error::Error`, `middleware` | something else |
 //!
 //! The text of an error is never recorded: reqwest puts the URL into it.

@@ -1,7 +1,7 @@
 //! One client span for everything that goes out through here.
 
 use std::pin::Pin;
-use std::task::{self, Poll, ready};
+use std::task::{self, Poll};
 
 use http::Extensions;
 use http::header::{AUTHORIZATION, COOKIE, HeaderName, PROXY_AUTHORIZATION, WWW_AUTHENTICATE};
@@ -102,31 +102,26 @@ impl TraceMiddleware {
         self
     }
 
-    /// Sends a request inside a span of its own, which starts now.
-    // Inlined, so that what it returns is written to where it is awaited, and not moved there just after.
+    /// Starts the span that a request is then [sent](Sending::run) in, and tells the request of it.
+    ///
+    /// The request stays where it is: it is some 260 bytes, and each time they are moved what reads them next waits.
     #[inline(always)]
-    pub(crate) fn send<'a>(
-        &self,
-        mut request: Request,
-        extensions: &'a mut Extensions,
-        next: Next<'a>,
-    ) -> Attempt<'a> {
+    pub(crate) fn prepare(&self, request: &mut Request, extensions: &mut Extensions) -> Sending {
         if !matches!(request.url().scheme(), "http" | "https") {
             // Nothing is sent: reqwest refuses it.
-            let span = Span::unrecorded(Context::current());
-            return Attempt { call: Some(next.run(request, extensions)), span, hop: None };
+            return Sending { span: Span::unrecorded(Context::current()), hop: None };
         }
         let call = self.count(extensions);
         if call.crossed {
             // A middleware above may have added them, not knowing that this is a redirect.
             SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let span = self.start(&request, call, extensions.get::<UrlTemplate>());
+        let span = self.start(request, call, extensions.get::<UrlTemplate>());
         let context = span.context();
         let tracer = context.tracer().or(self.tracer).unwrap_or_else(trace_core::tracer);
         tracer.propagator().inject(context, request.headers_mut());
         let hop = (self.place != Place::Anywhere).then_some(Hop { redirects: call.redirects });
-        Attempt { call: Some(next.run(request, extensions)), span, hop }
+        Sending { span, hop }
     }
 
     /// Counts the attempt, and returns what was known before it.
@@ -162,7 +157,8 @@ impl TraceMiddleware {
             attributes.set(HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
         let url = request.url();
-        if let Some(host) = url.host_str() {
+        let host = url.host_str();
+        if let Some(host) = host {
             // The brackets around an IPv6 address belong to the URL, not to the address.
             let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
             attributes.set(SERVER_ADDRESS, literal.unwrap_or(host));
@@ -170,7 +166,10 @@ impl TraceMiddleware {
         if let Some(port) = url.port_or_known_default() {
             attributes.set(SERVER_PORT, port);
         }
-        if url.query().is_none() && url.fragment().is_none() && !has_authority_secrets(url) {
+        if url.query().is_none()
+            && url.fragment().is_none()
+            && host.is_some_and(|host| begins_with(url, host))
+        {
             // Nearly every URL inside a mesh.
             attributes.set(URL_FULL, url.as_str());
         } else {
@@ -190,7 +189,7 @@ impl TraceMiddleware {
 impl Middleware for TraceMiddleware {
     fn handle<'life0, 'life1, 'life2, 'async_trait>(
         &'life0 self,
-        request: Request,
+        mut request: Request,
         extensions: &'life1 mut Extensions,
         next: Next<'life2>,
     ) -> BoxFuture<'async_trait, Result<Response>>
@@ -200,7 +199,25 @@ impl Middleware for TraceMiddleware {
         'life2: 'async_trait,
         Self: 'async_trait,
     {
-        Box::pin(async move { self.send(request, extensions, next).await })
+        Box::pin(async move {
+            let sending = self.prepare(&mut request, extensions);
+            sending.run(next.run(request, extensions)).await
+        })
+    }
+}
+
+/// What a request is sent in.
+pub(crate) struct Sending {
+    span: Span,
+    hop: Option<Hop>,
+}
+
+impl Sending {
+    /// The request under way.
+    // Inlined, so that what it returns is written to where it is awaited, and not moved there just after.
+    #[inline(always)]
+    pub(crate) fn run(self, call: BoxFuture<'_, Result<Response>>) -> Attempt<'_> {
+        Attempt { call: Some(call), span: self.span, hop: self.hop, is_at_work: false }
     }
 }
 
@@ -209,28 +226,35 @@ pub(crate) struct Attempt<'a> {
     call: Option<BoxFuture<'a, Result<Response>>>,
     span: Span,
     hop: Option<Hop>,
+    /// Whether the call is being polled; still so when this is dropped if it panicked.
+    is_at_work: bool,
 }
 
 impl Future for Attempt<'_> {
     type Output = Result<Response>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
-        let Self { call, span, hop } = &mut *self;
-        let result = ready!(span.enter(|| {
+        let Self { call, span, hop, is_at_work } = &mut *self;
+        *is_at_work = true;
+        // One value all the way, so that the response is written to where it is returned.
+        let poll = span.enter(|| {
             let _hop = hop.map(Hop::enter);
             let poll = call.as_mut().expect("polled after completion").as_mut().poll(cx);
             if poll.is_ready() {
                 *call = None;
             }
             poll
-        }));
-        if span.is_recording() {
-            match &result {
+        });
+        *is_at_work = false;
+        if let Poll::Ready(result) = &poll
+            && span.is_recording()
+        {
+            match result {
                 Ok(response) => record_response(span, response),
                 Err(error) => span.set_error(&error_type(error)),
             }
         }
-        Poll::Ready(result)
+        poll
     }
 }
 
@@ -238,6 +262,9 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         if self.call.is_some() {
             let Self { call, span, .. } = self;
+            if self.is_at_work {
+                span.set_error("panic");
+            }
             span.enter(|| *call = None);
         }
     }
@@ -249,8 +276,10 @@ fn redacted<'a>(url: &'a Url, redaction: &'a QueryRedaction) -> RedactedUrl<'a> 
     redaction.parts(url.scheme(), url.authority(), url.path(), url.query())
 }
 
-fn has_authority_secrets(url: &Url) -> bool {
-    !url.username().is_empty() || url.password().is_some()
+/// Whether there is nothing between a URL's scheme and its host: no name, and no password.
+#[inline]
+fn begins_with(url: &Url, host: &str) -> bool {
+    url.as_str().as_ptr().wrapping_add(url.scheme().len() + "://".len()) == host.as_ptr()
 }
 
 fn record_response(span: &mut Span, response: &Response) {
@@ -273,6 +302,27 @@ fn record_response(span: &mut Span, response: &Response) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn nothing_stands_before_a_host_or_something_does() {
+        let bare = |text: &str| {
+            let url = Url::parse(text).unwrap();
+            begins_with(&url, url.host_str().unwrap())
+        };
+        for text in
+            ["http://a.example", "https://[::1]:81/b@c", "http://127.0.0.1/?@#@", "http://@a.example/"]
+        {
+            assert!(bare(text), "{text}");
+        }
+        for text in [
+            "http://me@a.example",
+            "http://:pw@a.example/",
+            "https://me:pw@[::1]:81/b",
+            "http://a@a.example/",
+        ] {
+            assert!(!bare(text), "{text}");
+        }
+    }
 
     #[test]
     fn a_url_leaves_as_the_redaction_has_it() {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use common::{SOON, Server, Traced, answer, assert_error, number, redirect, status, text};
 use http::Extensions;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
-use reqwest::{Body, Method, Request, Response};
+use reqwest::{Body, Method, Request, Response, ResponseBuilderExt};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use trace_reqwest::reqwest_middleware::{self, ClientWithMiddleware, Middleware, Next};
@@ -417,32 +417,54 @@ async fn the_timeout_of_a_request_is_one_for_all_hops() {
     assert_error(traced.client_spans().await.last().unwrap(), Some("timeout"));
 }
 
+/// Answers by itself, with a redirect.
+struct MadeUp {
+    /// Whether it says where the response is from.
+    has_url: bool,
+}
+
+impl Middleware for MadeUp {
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        request: Request,
+        _: &'life1 mut Extensions,
+        _: Next<'life2>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        let mut response = http::Response::builder().status(302).header("location", "/login");
+        if self.has_url {
+            response = response.url(request.url().clone());
+        }
+        let response = response.body("").unwrap();
+        Box::pin(async { Ok(response.into()) })
+    }
+}
+
 #[tokio::test]
 async fn a_redirect_that_a_middleware_makes_up_is_followed_within_the_limit() {
-    struct MadeUp;
-
-    impl Middleware for MadeUp {
-        fn handle<'life0, 'life1, 'life2, 'async_trait>(
-            &'life0 self,
-            _: Request,
-            _: &'life1 mut Extensions,
-            _: Next<'life2>,
-        ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
-        where
-            'life0: 'async_trait,
-            'life1: 'async_trait,
-            'life2: 'async_trait,
-            Self: 'async_trait,
-        {
-            let response = http::Response::builder().status(302).header("location", "/").body("").unwrap();
-            Box::pin(async { Ok(response.into()) })
-        }
-    }
-
     let traced = Traced::start();
-    let client = builder(&traced).with(MadeUp).build().unwrap();
+    let client = builder(&traced).with(MadeUp { has_url: true }).build().unwrap();
     let error = client.get("http://127.0.0.1:1/").send().await.unwrap_err();
     assert!(error.is_middleware());
     assert_eq!(error.to_string(), "too many redirects");
+    assert_eq!(traced.spans().await, []);
+}
+
+#[tokio::test]
+async fn a_redirect_from_nowhere_is_for_the_caller() {
+    let traced = Traced::start();
+    let client = builder(&traced).with(MadeUp { has_url: false }).build().unwrap();
+    // Followed, it would go to a host that reqwest made up, and take the secret along.
+    let call = client.get("http://127.0.0.1:1/").header(AUTHORIZATION, "s3cret").send();
+    let response = call.await.unwrap();
+    assert_eq!(
+        (response.status().as_u16(), &response.headers()["location"]),
+        (302, &HeaderValue::from_static("/login"))
+    );
     assert_eq!(traced.spans().await, []);
 }
