@@ -3,8 +3,9 @@
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use http::{Extensions, HeaderName, HeaderValue};
-use reqwest::{Request, Response, ResponseBuilderExt, Url};
-use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Next};
+use reqwest::redirect::Policy;
+use reqwest::{Request, Response, ResponseBuilderExt, Url, retry};
+use reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use reqwest_tracing::TracingMiddleware;
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceExt, service_fn};
@@ -20,12 +21,12 @@ pub(crate) const BENCH: Bench = Bench {
     question: "What does tracing add to a `GET` by reqwest that is made inside a span, until the response is read? On loopback, the \
                server is in another process, and client and connection work on one thread; *to socket* varies there by more than \
                tracing takes. Without a network, the innermost middleware of reqwest-middleware answers at once, which leaves what \
-               the layers themselves cost, exactly; there is no connection then whose address a span could tell. *identity* is \
-               what reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. \
-               *a constant header* is a middleware that puts one into the request which is there in advance, and *an empty \
-               span* one that tells nothing: both are bounds of what any such middleware takes. fastrace-reqwest makes no span: \
-               it sends on the `traceparent` of the current one, as a header that is added to each request by hand, without a \
-               middleware. reqwest-tracing's span, by default, has no `url.full`; tower-otel's has every header.",
+               the layers themselves cost, exactly; there is no connection then whose address a span could tell. *identity* is what \
+               reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. *a constant \
+               header* is one that is there in advance, and is added to each request by hand; *and an empty span* is a middleware \
+               that adds it, and makes a span that tells nothing: a bound of what any middleware takes that traces. fastrace-reqwest \
+               makes no span: it sends on the `traceparent` of the current one, as a header that is added to each request by hand, \
+               without a middleware. reqwest-tracing's span, by default, has no `url.full`; tower-otel's has every header.",
     cases: &[
         Case {
             name: "loopback, sampled",
@@ -138,46 +139,22 @@ fn middleware_alone(collector: &Collector) -> Subject {
     calling(collector, move |url| client.get(url).send().map(served))
 }
 
-/// What it costs to be such a middleware, and to send a header that is there already.
+/// What it costs to send a header that is there already.
 fn constant_header(collector: &Collector) -> Subject {
-    let client = ClientBuilder::new(reqwest::Client::new()).with(constant).build();
-    calling(collector, move |url| client.get(url).send().map(served))
-}
-
-/// And to make a span that tells nothing.
-fn empty_span(collector: &Collector) -> Subject {
-    let tracer = exporters::ours(collector, Sampled::Yes);
-    exporters::stand_in_ours(tracer);
-    let client = ClientBuilder::new(reqwest::Client::new()).with(empty).build();
-    calling(collector, move |url| client.get(url).send().map(served))
-        .drained_by(move || exporters::drain_ours(tracer))
-}
-
-fn constant<'a>(
-    mut request: Request,
-    extensions: &'a mut Extensions,
-    next: Next<'a>,
-) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
-    request.headers_mut().insert(HeaderName::from_static("traceparent"), TRACEPARENT);
-    Box::pin(async move { next.run(request, extensions).await })
-}
-
-fn empty<'a>(
-    mut request: Request,
-    extensions: &'a mut Extensions,
-    next: Next<'a>,
-) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
-    request.headers_mut().insert(HeaderName::from_static("traceparent"), TRACEPARENT);
-    let span = trace_core::span("GET").kind(SpanKind::Client).start();
-    Box::pin(async move {
-        let result = next.run(request, extensions).await;
-        drop(span);
-        result
+    let client = reqwest::Client::new();
+    calling(collector, move |url| {
+        client.get(url).header(TRACEPARENT, CONSTANT_TRACEPARENT).send().map(served)
     })
 }
 
-const TRACEPARENT: HeaderValue =
-    HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+fn empty_span(collector: &Collector) -> Subject {
+    let tracer = exporters::ours(collector, Sampled::Yes);
+    exporters::stand_in_ours(tracer);
+    let client = reqwest::Client::builder().redirect(Policy::none()).retry(retry::never()).build();
+    let client = ClientBuilder::new(client.expect("reqwest can set itself up")).with(EmptySpan).build();
+    calling(collector, move |url| client.get(url).send().map(served))
+        .drained_by(move || exporters::drain_ours(tracer))
+}
 
 fn ours(collector: &Collector, sampled: Sampled) -> Subject {
     let tracer = exporters::ours(collector, sampled);
@@ -258,28 +235,71 @@ fn answered_alone() -> Subject {
 
 /// What reqwest-middleware itself needs for any middleware that is there until the response is.
 fn answered_identity() -> Subject {
-    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(identity));
+    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(Identity));
     answered(move |url| client.get(url).send().map(served))
 }
 
 fn answered_constant_header() -> Subject {
-    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(constant));
-    answered(move |url| client.get(url).send().map(served))
+    let client = answering(ClientBuilder::new(reqwest::Client::new()));
+    answered(move |url| client.get(url).header(TRACEPARENT, CONSTANT_TRACEPARENT).send().map(served))
 }
 
 fn answered_empty_span(collector: &Collector) -> Subject {
     let tracer = exporters::ours(collector, Sampled::Yes);
     exporters::stand_in_ours(tracer);
-    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(empty));
+    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(EmptySpan));
     answered(move |url| client.get(url).send().map(served)).drained_by(move || exporters::drain_ours(tracer))
 }
 
-fn identity<'a>(
-    request: Request,
-    extensions: &'a mut Extensions,
-    next: Next<'a>,
-) -> BoxFuture<'a, reqwest_middleware::Result<Response>> {
-    Box::pin(async move { next.run(request, extensions).await })
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
+const CONSTANT_TRACEPARENT: HeaderValue =
+    HeaderValue::from_static("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+
+/// A middleware that waits for the response, and does nothing.
+struct Identity;
+
+/// The least middleware that traces: a header that is there already, and a span that tells nothing.
+struct EmptySpan;
+
+// By hand, with one box for each: `async_trait` and middlewares that are functions have two.
+
+impl Middleware for Identity {
+    fn handle<'a, 'b, 'c, 'd>(
+        &'a self,
+        request: Request,
+        extensions: &'b mut Extensions,
+        next: Next<'c>,
+    ) -> BoxFuture<'d, reqwest_middleware::Result<Response>>
+    where
+        'a: 'd,
+        'b: 'd,
+        'c: 'd,
+    {
+        Box::pin(async move { next.run(request, extensions).await })
+    }
+}
+
+impl Middleware for EmptySpan {
+    fn handle<'a, 'b, 'c, 'd>(
+        &'a self,
+        mut request: Request,
+        extensions: &'b mut Extensions,
+        next: Next<'c>,
+    ) -> BoxFuture<'d, reqwest_middleware::Result<Response>>
+    where
+        'a: 'd,
+        'b: 'd,
+        'c: 'd,
+    {
+        Box::pin(async move {
+            request.headers_mut().insert(TRACEPARENT, CONSTANT_TRACEPARENT);
+            let span = trace_core::span("GET").kind(SpanKind::Client).start();
+            let result = next.run(request, extensions).await;
+            drop(span);
+            result
+        })
+    }
 }
 
 fn answered_ours(collector: &Collector, sampled: Sampled) -> Subject {

@@ -74,6 +74,7 @@ const OURS_GRPC: &str = "trace-core, gRPC";
 const OURS_HTTP_GZIP: &str = "trace-core, HTTP, gzip";
 const OURS_GRPC_GZIP: &str = "trace-core, gRPC, gzip";
 const SDK_HTTP: &str = "opentelemetry-otlp, HTTP";
+const SDK_HTTP_2048: &str = "opentelemetry-otlp, HTTP, batches set to 2048";
 const SDK_GRPC: &str = "opentelemetry-otlp, gRPC";
 const SDK_HTTP_GZIP: &str = "opentelemetry-otlp, HTTP, gzip";
 const SDK_GRPC_GZIP: &str = "opentelemetry-otlp, gRPC, gzip";
@@ -87,6 +88,7 @@ const SENDERS: &[Sender] = &[
     Sender { name: SDK_HTTP, kind: Kind::Sdk, wire: HTTP, batch: SDK },
     Sender { name: FASTRACE_HTTP, kind: Kind::Fastrace, wire: HTTP, batch: FASTRACE },
     Sender { name: OURS_HTTP_512, kind: Kind::Ours, wire: HTTP, batch: Batch::Set(512) },
+    Sender { name: SDK_HTTP_2048, kind: Kind::Sdk, wire: HTTP, batch: Batch::Set(2048) },
     Sender { name: OURS_GRPC, kind: Kind::Ours, wire: GRPC, batch: OURS },
     Sender { name: SDK_GRPC, kind: Kind::Sdk, wire: GRPC, batch: SDK },
     Sender { name: FASTRACE_GRPC, kind: Kind::Fastrace, wire: GRPC, batch: FASTRACE },
@@ -102,6 +104,7 @@ const COMPARED: &[(&str, &str, Option<f64>)] = &[
     (OURS_HTTP, SDK_HTTP, Some(0.08)),
     (OURS_GRPC, SDK_GRPC, Some(0.15)),
     (OURS_HTTP_512, SDK_HTTP, None),
+    (OURS_HTTP, SDK_HTTP_2048, None),
     (OURS_HTTP, FASTRACE_HTTP, None),
     (OURS_GRPC, FASTRACE_GRPC, None),
     (OURS_HTTP_GZIP, SDK_HTTP_GZIP, None),
@@ -455,7 +458,7 @@ fn subject(kind: Kind, collector: &Collector, wire: Wire, batch_spans: Option<us
                 .drained_by(move || exporters::drain_ours(tracer))
         }
         Kind::Sdk => {
-            let provider = exporters::sdk_by(collector, wire);
+            let provider = exporters::sdk_by(collector, wire, batch_spans);
             let tracer = provider.tracer("benches");
             Subject::new(move || drop(span::start_sdk(&tracer, span::request())))
                 .drained_by(move || exporters::drain_sdk(&provider))

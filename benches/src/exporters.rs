@@ -14,7 +14,7 @@ use opentelemetry::trace::TracerProvider as _;
 use opentelemetry_otlp::{Compression, SpanExporter, WithExportConfig, WithHttpConfig, WithTonicConfig};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::{Sampler, SdkTracerProvider};
+use opentelemetry_sdk::trace::{BatchConfigBuilder, BatchSpanProcessor, Sampler, SdkTracerProvider};
 use trace_core::Tracer;
 use trace_core::config::{ExporterConfig, OtlpConfig};
 use trace_core::sampler::{AnySampler, ParentBased};
@@ -241,12 +241,23 @@ pub(crate) fn ours_by(collector: &Collector, wire: Wire, batch_spans: Option<usi
     tracer
 }
 
-/// OpenTelemetry's SDK by another wire than the default's. For gRPC a runtime of tokio must be entered.
-pub(crate) fn sdk_by(collector: &Collector, wire: Wire) -> SdkTracerProvider {
-    SdkTracerProvider::builder()
-        .with_resource(resource())
-        .with_batch_exporter(sdk_exporter_by(collector, wire))
-        .build()
+/// OpenTelemetry's SDK by another wire than the default's, and with batches of so many spans. For gRPC a runtime of tokio must be
+/// entered.
+pub(crate) fn sdk_by(collector: &Collector, wire: Wire, batch_spans: Option<usize>) -> SdkTracerProvider {
+    let exporter = sdk_exporter_by(collector, wire);
+    let builder = SdkTracerProvider::builder().with_resource(resource());
+    let builder = match batch_spans {
+        None => builder.with_batch_exporter(exporter),
+        Some(spans) => {
+            // As many again come while a batch is sent.
+            let config = BatchConfigBuilder::default()
+                .with_max_export_batch_size(spans)
+                .with_max_queue_size(2 * spans);
+            let processor = BatchSpanProcessor::builder(exporter).with_batch_config(config.build());
+            builder.with_span_processor(processor.build())
+        }
+    };
+    builder.build()
 }
 
 /// fastrace by another wire than the default's. For gRPC a runtime of tokio must be entered.

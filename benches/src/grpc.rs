@@ -30,11 +30,12 @@ use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
 
 pub(crate) const BENCH: Bench = Bench {
     name: "grpc",
-    question: "What does a tracing layer add to a unary call of tonic, in process? The server is tonic's router with one service, from \
-               the request's head to the end of the response's trailers; its caller sent a `traceparent`, and its address is known. \
-               The client is tonic's, around a service that answers at once, and calls inside a span. The peers' server spans end \
-               with the response's head, before the call's status is known, and fastrace's have no attributes; its client layer sends \
-               `traceparent` on and makes no span. tower-otel's spans have every header.",
+    question: "What does a tracing layer add to a unary call of tonic, in process? The server is tonic's router with one service, \
+               from the request's head to the end of the response's trailers; its caller sent a `traceparent`, and its address is \
+               known. All calls name the same server, as those to a service mostly do: trace-tonic has its address from the call \
+               before. The client is tonic's, around a service that answers at once, and calls inside a span. The peers' server \
+               spans end with the response's head, before the call's status is known, and fastrace's have no attributes; its client \
+               layer sends `traceparent` on and makes no span. tower-otel's spans have every header.",
     cases: &[
         Case {
             name: "server, sampled",

@@ -9,6 +9,7 @@ use axum::body::{Body, Bytes};
 use axum::response::Response;
 use http::Request;
 use http_body::{Body as HttpBody, Frame, SizeHint};
+use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use trace_core::{EncodedAttributes, Key, Span, SpanKind, Tracer, Value, semconv};
@@ -27,7 +28,8 @@ pub(crate) struct Least<S> {
 }
 
 impl LeastLayer {
-    pub(crate) fn new(tracer: Tracer) -> Self {
+    /// The layer for requests that come from this address.
+    pub(crate) fn new(tracer: Tracer, client: &str) -> Self {
         let attributes: [(Key<'_>, Value<'_>); 13] = [
             (semconv::HTTP_REQUEST_METHOD, "GET".into()),
             (semconv::URL_PATH, "/items/3419".into()),
@@ -37,8 +39,8 @@ impl LeastLayer {
             (semconv::SERVER_ADDRESS, "items.example.com".into()),
             (semconv::SERVER_PORT, 8443.into()),
             (semconv::HTTP_ROUTE, "/items/{id}".into()),
-            (semconv::CLIENT_ADDRESS, "203.0.113.195".into()),
-            (semconv::NETWORK_PEER_ADDRESS, "203.0.113.195".into()),
+            (semconv::CLIENT_ADDRESS, client.into()),
+            (semconv::NETWORK_PEER_ADDRESS, client.into()),
             (semconv::NETWORK_PEER_PORT, 51234.into()),
             (
                 semconv::USER_AGENT_ORIGINAL,
@@ -100,7 +102,7 @@ impl<F: Future<Output = Result<Response, E>>, E> Future for LeastFuture<F> {
         let this = self.project();
         let response = ready!(this.inner.poll(cx))?;
         let span = this.span.take();
-        Poll::Ready(Ok(response.map(|inner| Body::new(LeastBody { inner, span }))))
+        Poll::Ready(Ok(response.map(|inner| Body::new(UnsyncBoxBody::new(LeastBody { inner, span })))))
     }
 }
 
@@ -156,7 +158,7 @@ mod tests {
         let endpoint = format!("{}/v1/traces", collector.http_endpoint());
         let tracer = exporters::ours(&harness::Collector { endpoint }, Sampled::Yes);
         let ours = middleware::router().layer(trace_axum::TraceLayer::new().tracer(tracer));
-        for router in [ours, middleware::router().layer(LeastLayer::new(tracer))] {
+        for router in [ours, middleware::router().layer(LeastLayer::new(tracer, "203.0.113.195"))] {
             let response = router.oneshot(middleware::request(Caller::Sampled)).await.unwrap();
             assert_eq!(tracer.stats().live, 1, "until the body has ended");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "an item");

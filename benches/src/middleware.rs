@@ -212,7 +212,7 @@ fn ours(collector: &Collector, caller: Caller) -> Subject {
 
 fn least(collector: &Collector) -> Subject {
     let tracer = exporters::ours(collector, Sampled::Yes);
-    serving(router().layer(LeastLayer::new(tracer)), Caller::Sampled)
+    serving(router().layer(LeastLayer::new(tracer, "203.0.113.195")), Caller::Sampled)
         .drained_by(move || exporters::drain_ours(tracer))
 }
 

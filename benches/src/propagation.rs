@@ -15,11 +15,12 @@ use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
 pub(crate) const BENCH: Bench = Bench {
     name: "propagation",
     question: "What does it cost to take the context of a trace out of the headers of a request, and to put it into those of \
-               another? A request that came has four other headers, and one of the three members of its baggage is read. One \
-               to be sent has three, and its map is made anew each time: that is the first row, and the others are what they \
-               add to it. trace-core always looks for all three headers; opentelemetry_sdk has a propagator for baggage only \
-               where there is some, and writes an empty `tracestate` where there is none; fastrace keeps `tracestate` without \
-               a look into it, and knows no baggage.",
+               another? A request that came has four other headers, and one of the three members of its baggage is read. One to be \
+               sent has three, and its map is made anew each time: that is the first row, and the others are what they add to it. \
+               trace-core always looks for all three headers; opentelemetry_sdk has a propagator for baggage only where there is \
+               some, and writes an empty `tracestate` where there is none; the baggage that is put is one that came, of which \
+               trace-core keeps the text that was received, and opentelemetry_sdk a map; fastrace keeps `tracestate` without a look \
+               into it, and knows no baggage.",
     cases: &[
         Case {
             name: "extract traceparent",

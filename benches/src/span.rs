@@ -131,8 +131,9 @@ pub(crate) fn start_ours(tracer: Tracer, request: Request<'_>) -> trace_core::Sp
         attributes.set(semconv::SERVER_PORT, request.server_port);
         attributes.set(semconv::CLIENT_ADDRESS, request.client_address);
         attributes.set(semconv::USER_AGENT_ORIGINAL, request.user_agent);
-        attributes.set(semconv::HTTP_RESPONSE_STATUS_CODE, request.status);
     }
+    // It is known later.
+    span.set_attribute(semconv::HTTP_RESPONSE_STATUS_CODE, request.status);
     span
 }
 

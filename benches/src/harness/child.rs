@@ -149,8 +149,8 @@ pub(crate) const COUNTED: usize = 4;
 
 /// Does one task and prints what it found.
 pub(crate) fn run(entry: &Entry, collector: &Collector, task: Task, units: usize, bursts: usize) {
-    // As in any service. libc saves what threads need, locks and cancellation, as long as there is only one, so that what
-    // starts none of its own would be measured in a world that it does not live in.
+    // As tokio's default runtime has. libc saves what threads need, locks and cancellation, as long as there is only one, so that
+    // what starts none of its own would be measured in a world that it does not live in.
     thread::spawn(|| {
         loop {
             thread::park()

@@ -78,13 +78,13 @@ pub(crate) fn summary(benches: &[BenchResult]) -> String {
 const HOW: &str = "\
 One unit of work each, in bursts of some 400 spans. *ns*: CPU time of the working thread. A repetition is new processes, one for \
 each entry, which take turns of a millisecond; each counts by those of its turns that were disturbed least (a tenth are quieter \
-still), because what others do on the machine only adds. Each process has a second thread, which sleeps: libc is faster in a \
-process with one alone, which no service is. Shown are the quietest of the repetitions, and their median. *to socket*: CPU time of \
-the whole process for some 2 000 spans that are made and then sent, median. Instructions are callgrind's, of the working thread; \
-allocations are those of the working thread, by the system's allocator; where they are not the same in every process, the least \
-and the most stand beside the median. *attributes*: those of the span as it arrived at the collector. Ratios are of the working \
-thread's time unless they say *to socket*, each taken in one repetition, and beside them stands that of the instructions; a goal \
-is met when the upper quartile meets it.";
+still), because what others do on the machine only adds. Each process has a second thread, which sleeps, as tokio's default \
+runtime has: libc is faster in a process with one alone. Shown are the quietest of the repetitions, and their median. *to socket*: \
+CPU time of the whole process for some 2 000 spans that are made and then sent, median. Instructions are callgrind's, of the \
+working thread; allocations are those of the working thread, by the system's allocator; where they are not the same in every \
+process, the least and the most stand beside the median. *attributes*: those of the span as it arrived at the collector. Ratios \
+are of the working thread's time unless they say *to socket*, each taken in one repetition, and beside them stands that of the \
+instructions; a goal is met when the upper quartile meets it.";
 
 fn of_bench(bench: &BenchResult) -> impl Iterator<Item = (String, Goal)> {
     bench.goals().into_iter().map(|(part, goal)| (format!("{}, {part}", bench.name), goal))
