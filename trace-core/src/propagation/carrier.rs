@@ -251,15 +251,13 @@ impl Extractor for HeaderMap {
 impl Injector for HeaderMap {
     /// A name or a value that HTTP does not allow is left out; no format of this crate makes one.
     fn set(&mut self, name: &'static str, value: &str) {
-        if let Ok(value) = HeaderValue::from_str(value) {
-            put(self, name, value);
-        }
+        put(self, name, Given::Text(value));
     }
 
     fn set_field(&mut self, name: &'static str, value: FieldValue<'_>) {
         match value.0 {
             Field::Traceparent(_) if name == "traceparent" => put_traceparent(self, value),
-            _ => put(self, name, value.to_header_value()),
+            _ => put(self, name, Given::Field(value)),
         }
     }
 
@@ -274,27 +272,46 @@ impl Injector for HeaderMap {
     }
 }
 
-/// Sets the header that nearly every call has.
-///
-/// This is the only place of the crate that inserts a [`HeaderName`] by value, and so the one that the compiler puts the map's code
-/// into. Were that a call, name and value would be written to memory for it and read back at once by wider loads, which wait for
-/// what was written; and the name's hash would be computed each time, a byte after the other.
+// The two are the only places of the crate that give a map a `HeaderName` by value, each by a function of its own, and so those that
+// the compiler puts the map's code into. Were it a call, name and value would be written to memory for it and read back at once by
+// wider loads, which wait for what was written: a third more for each header.
+
+/// Sets the header that nearly every call has: the hash of a constant name is a constant, else it takes a multiplication a byte.
 #[inline(never)]
 fn put_traceparent(headers: &mut HeaderMap, value: FieldValue<'_>) {
     // It fails only when 32 768 headers are there already.
     let _ = headers.try_insert(const { HeaderName::from_static("traceparent") }, value.to_header_value());
 }
 
+/// The value of a header before it is one.
+enum Given<'a> {
+    Field(FieldValue<'a>),
+    Text(&'a str),
+}
+
 /// Sets any header.
-fn put(headers: &mut HeaderMap, name: &'static str, value: HeaderValue) {
-    // As above.
-    let _ = match known(name) {
-        Some(name) => headers.try_insert(name, value),
-        None => match HeaderName::from_bytes(name.as_bytes()) {
-            Ok(name) => headers.try_insert(&name, value),
+#[inline(never)]
+fn put(headers: &mut HeaderMap, name: &'static str, value: Given<'_>) {
+    let value = match value {
+        Given::Field(value) => value.to_header_value(),
+        Given::Text(value) => match HeaderValue::from_str(value) {
+            Ok(value) => value,
             Err(_) => return,
         },
     };
+    // What is added then is the only one.
+    Injector::remove(headers, name);
+    let name = match name {
+        // A constant is made by four stores, where a clone would be a call.
+        "tracestate" => const { HeaderName::from_static("tracestate") },
+        "baggage" => const { HeaderName::from_static("baggage") },
+        _ => match HeaderName::from_bytes(name.as_bytes()) {
+            Ok(name) => name,
+            Err(_) => return,
+        },
+    };
+    // Fails as above.
+    let _ = headers.try_append(name, value);
 }
 
 /// A map whose keys are found in any case by looking at all of them: the metadata of a message are few.

@@ -106,13 +106,15 @@ impl Propagator {
     /// `baggage` that was set by hand, which belongs into the [context's](Context::with_baggage). A context of no trace leaves
     /// the ids and the tracestate as they are, and without baggage the `baggage` too. No empty header is written.
     pub fn inject(&self, context: &Context, carrier: &mut (impl Injector + ?Sized)) {
+        let span = context.span_context();
+        // What is taken away goes first: mostly the carrier is empty still, and there is nothing to look through.
+        if self.baggage && (span.is_some() || !context.baggage().is_empty()) {
+            baggage::inject(context.baggage(), carrier);
+        }
         if self.trace_context
-            && let Some(span) = context.span_context()
+            && let Some(span) = span
         {
             trace_context::inject(span, context.trace_state(), carrier);
-        }
-        if self.baggage && (context.span_context().is_some() || !context.baggage().is_empty()) {
-            baggage::inject(context.baggage(), carrier);
         }
     }
 

@@ -186,12 +186,12 @@ fn parse_only_line(carrier: &(impl Extractor + ?Sized)) -> Option<SpanContext> {
 /// of this trace.
 #[inline]
 pub fn inject(span: SpanContext, state: &TraceState, carrier: &mut (impl Injector + ?Sized)) {
-    carrier.set_field(TRACEPARENT, FieldValue::traceparent(&Pending::new(span)));
     if state.is_empty() {
         carrier.remove(TRACESTATE);
     } else {
         carrier.set_field(TRACESTATE, FieldValue::shared(state.text()));
     }
+    carrier.set_field(TRACEPARENT, FieldValue::traceparent(&Pending::new(span)));
 }
 
 /// The byte of two lower-case hex digits.
