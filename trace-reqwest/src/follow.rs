@@ -191,7 +191,8 @@ struct Template {
 
 /// As little as a request can be made from.
 enum Kept {
-    Request(Request),
+    // Boxed, so that the template of a request without a body is not as large as this, to be moved with it.
+    Request(Box<Request>),
     /// A request without a body and a timeout. Its URL is that of the response, or of the error: copying it in advance would
     /// be the dearest part of a template, which most calls never need.
     Head {
@@ -216,12 +217,12 @@ impl Template {
             return Self { kept, spent: false, deadline };
         }
         if let Some(request) = request.try_clone() {
-            return Self { kept: Kept::Request(request), spent: false, deadline };
+            return Self { kept: Kept::Request(Box::new(request)), spent: false, deadline };
         }
         let body = request.body_mut().take();
         let template = request.try_clone().expect("a request without a body can be cloned");
         *request.body_mut() = body;
-        Self { kept: Kept::Request(template), spent: true, deadline }
+        Self { kept: Kept::Request(Box::new(template)), spent: true, deadline }
     }
 
     /// The request, if it can be sent again. If its URL is not known so far, it is this one.
@@ -279,7 +280,7 @@ impl Kept {
             let mut request = Request::new(method.clone(), url?.clone());
             *request.version_mut() = *version;
             *request.headers_mut() = headers.take().unwrap_or_default();
-            *self = Self::Request(request);
+            *self = Self::Request(Box::new(request));
         }
         match self {
             Self::Request(request) => Some(request),
