@@ -348,7 +348,7 @@ impl Runner<'_> {
         let mut phase = |pace, slices| -> io::Result<Vec<Phase>> {
             let mut all: Vec<_> = servers.iter().map(|_| Vec::new()).collect();
             for turn in 0..slices {
-                // Who comes first, and so after whom each one comes, is not always the same.
+                // Each comes first at some time, and none is always the one that is farthest from the bare one.
                 for place in 0..servers.len() {
                     let next = (turn + place) % servers.len();
                     all[next].push(servers[next].serve(load(pace, slice))?);

@@ -40,7 +40,7 @@ enum Step {
 }
 
 impl Follow {
-    /// What to do with a response: hand it over, or send the request that it asks for.
+    /// What to do with a redirect: hand it over, or send the request that it asks for.
     fn redirected(
         &self,
         response: Response,
@@ -303,9 +303,9 @@ fn is_redirect(status: StatusCode) -> bool {
 /// The host of a response that a middleware made by itself without saying where it is from, as reqwest has it.
 const NOBODYS_HOST: &str = "no.url.provided.local";
 
-/// Where a response redirects to, if it does.
+/// Where a redirect leads to, if it says so, and where it is from.
 fn target(response: &Response) -> Option<Url> {
-    if !is_redirect(response.status()) || response.url().host_str() == Some(NOBODYS_HOST) {
+    if response.url().host_str() == Some(NOBODYS_HOST) {
         return None;
     }
     let location = std::str::from_utf8(response.headers().get(LOCATION)?.as_bytes()).ok()?;

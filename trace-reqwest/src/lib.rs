@@ -9,9 +9,9 @@
 //! ```
 //!
 //! Every request that goes out is a span of the kind *client*, below the current one, and carries its ids to the server
-//! in `traceparent`, together with the trace's `tracestate` and baggage. The span ends when the head of the response is
-//! there; reading the body is not part of it
-//! ([HTTP spans](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client)).
+//! in `traceparent`, together with the trace's `tracestate` and baggage. They replace what the request has of them. The
+//! span ends when the head of the response is there; reading the body is not part of it ([HTTP
+//! spans](https://opentelemetry.io/docs/specs/semconv/http/http-spans/#http-client)).
 //!
 //! # Features
 //!

@@ -168,7 +168,7 @@ impl TraceMiddleware {
         }
         if url.query().is_none()
             && url.fragment().is_none()
-            && host.is_some_and(|host| begins_with(url, host))
+            && host.is_some_and(|host| has_no_user_info(url, host))
         {
             // Nearly every URL inside a mesh.
             attributes.set(URL_FULL, url.as_str());
@@ -276,9 +276,9 @@ fn redacted<'a>(url: &'a Url, redaction: &'a QueryRedaction) -> RedactedUrl<'a> 
     redaction.parts(url.scheme(), url.authority(), url.path(), url.query())
 }
 
-/// Whether there is nothing between a URL's scheme and its host: no name, and no password.
+/// Whether there is no name and no password between a URL's scheme and its host, which is a part of its text.
 #[inline]
-fn begins_with(url: &Url, host: &str) -> bool {
+fn has_no_user_info(url: &Url, host: &str) -> bool {
     url.as_str().as_ptr().wrapping_add(url.scheme().len() + "://".len()) == host.as_ptr()
 }
 
@@ -307,7 +307,7 @@ mod tests {
     fn nothing_stands_before_a_host_or_something_does() {
         let bare = |text: &str| {
             let url = Url::parse(text).unwrap();
-            begins_with(&url, url.host_str().unwrap())
+            has_no_user_info(&url, url.host_str().unwrap())
         };
         for text in
             ["http://a.example", "https://[::1]:81/b@c", "http://127.0.0.1/?@#@", "http://@a.example/"]

@@ -36,8 +36,7 @@
 //!
 //! Calls of all four kinds (unary, client, server and bidirectional streaming) are traced to their end: until the status is
 //! known, which is in the trailers, or in the head of a response that has nothing else. The context travels in the
-//! metadata: `traceparent`, `tracestate` and `baggage`, which replace what
-//! the metadata has of them.
+//! metadata: `traceparent`, `tracestate` and `baggage`, which replace what the metadata has of them.
 //!
 //! # What a span tells
 //!
