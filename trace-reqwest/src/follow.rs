@@ -2,6 +2,8 @@
 
 use std::cell::Cell;
 use std::fmt;
+use std::pin::Pin;
+use std::task::{self, Poll};
 use std::time::{Duration, Instant};
 
 use http::Extensions;
@@ -14,6 +16,7 @@ use reqwest::{Method, Request, Response, StatusCode, Url, Version, redirect};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::error_type::sources;
+use crate::hops::{Hops, Sent};
 use crate::middleware::{BoxFuture, Call, SECRET_HEADERS};
 use crate::{TraceMiddleware, UrlTemplate};
 
@@ -55,7 +58,7 @@ impl Follow {
             return Ok(Step::Done(response));
         }
         template.redirect(response.status(), response.url(), target, self.referer);
-        if crosses && let Some(request) = template.kept.request(None) {
+        if crosses && let Some(Whole { request, .. }) = template.kept.whole(None) {
             SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
         let Some(again) = template.again(None) else { return Ok(Step::Done(response)) };
@@ -68,6 +71,22 @@ impl Follow {
         call.crossed |= crosses;
         extensions.remove::<UrlTemplate>();
         Ok(Step::Hop(again))
+    }
+
+    #[inline(always)]
+    pub(crate) fn send<'a>(
+        &self,
+        mut request: Request,
+        extensions: &'a mut Extensions,
+        next: Next<'a>,
+    ) -> Sent<'a> {
+        match &self.trace {
+            Some(trace) => {
+                let sending = trace.prepare(&mut request, extensions);
+                Sent::Traced(sending.run(next.run(request, extensions)))
+            }
+            None => Sent::Untraced(next.run(request, extensions)),
+        }
     }
 
     fn call<'a>(&self, extensions: &'a mut Extensions) -> &'a mut Call {
@@ -111,42 +130,58 @@ impl Middleware for Follow {
         'life2: 'async_trait,
         Self: 'async_trait,
     {
-        // Written as a block, so that the future holds the request once; one of more than a kilobyte is not among those that
-        // allocators have at hand.
-        Box::pin(async move {
-            // Extensions that were used before tell of another call.
-            extensions.remove::<Call>();
-            let mut template = Template::of(&mut request, self.trace.is_some());
-            let mut refusals = 0;
-            loop {
-                let result = match &self.trace {
-                    Some(trace) => {
-                        let sending = trace.prepare(&mut request, extensions);
-                        sending.run(next.clone().run(request, extensions)).await
-                    }
-                    None => next.clone().run(request, extensions).await,
-                };
-                // Nearly always. Returned as it is, because it is some 150 bytes, and what moves them waits for them.
-                if result.as_ref().is_ok_and(|response| !is_redirect(response.status())) {
-                    return result;
+        // Extensions that were used before tell of another call.
+        extensions.remove::<Call>();
+        let template = Template::of(&mut request, self.trace.is_some());
+        // Sent now, where the request lies, and not when it is polled: no middleware stands above, and the client polls at once.
+        let hops = Hops::first(self, request, extensions, next);
+        Box::pin(Following { follow: self, hops, template, refusals: 0 })
+    }
+}
+
+/// A call under way, until a hop's response is for the caller.
+struct Following<'a> {
+    follow: &'a Follow,
+    hops: Hops<'a>,
+    template: Template,
+    refusals: u32,
+}
+
+impl Following<'_> {
+    /// What follows the end of a hop.
+    fn step(&mut self, result: Result<Response>) -> Result<Step> {
+        match result {
+            Ok(response) => self.follow.redirected(response, &mut self.template, self.hops.extensions()),
+            Err(error) => {
+                if self.refusals == REFUSALS_MAX || !is_refusal(&error) {
+                    return Err(error);
                 }
-                request = match result {
-                    Ok(response) => match self.redirected(response, &mut template, extensions)? {
-                        Step::Hop(request) => request,
-                        Step::Done(response) => return Ok(response),
-                    },
-                    Err(error) => {
-                        if refusals == REFUSALS_MAX || !is_refusal(&error) {
-                            return Err(error);
-                        }
-                        let Some(again) = template.again(url_of(&error)) else { return Err(error) };
-                        refusals += 1;
-                        self.call(extensions);
-                        again
-                    }
-                };
+                let Some(again) = self.template.again(url_of(&error)) else { return Err(error) };
+                self.refusals += 1;
+                self.follow.call(self.hops.extensions());
+                Ok(Step::Hop(again))
             }
-        })
+        }
+    }
+}
+
+impl Future for Following<'_> {
+    type Output = Result<Response>;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
+        loop {
+            let poll = self.hops.poll(cx);
+            let result = match poll {
+                // Nearly always. Returned as it is, because it is some 150 bytes, and what moves them waits for them.
+                Poll::Ready(Ok(ref response)) if !is_redirect(response.status()) => return poll,
+                Poll::Pending => return poll,
+                Poll::Ready(result) => result,
+            };
+            match self.step(result)? {
+                Step::Done(response) => return Poll::Ready(Ok(response)),
+                Step::Hop(request) => self.hops.then(request),
+            }
+        }
     }
 }
 
@@ -185,50 +220,67 @@ struct Template {
     kept: Kept,
     /// Whether the body cannot be sent again, because it is a stream.
     spent: bool,
-    /// The time that the whole call may take, if the request has a limit of its own.
-    deadline: Option<(Instant, Duration)>,
 }
 
-/// As little as a request can be made from.
+/// As little as a request can be made from, and as small: it is moved with each call.
 enum Kept {
-    // Boxed, so that the template of a request without a body is not as large as this, to be moved with it.
-    Request(Box<Request>),
+    Whole(Box<Whole>),
     /// A request without a body and a timeout. Its URL is that of the response, or of the error: copying it in advance would
     /// be the dearest part of a template, which most calls never need.
     Head {
         method: Method,
         version: Version,
-        // None if there are none: an empty map, moved here just after it was made, would be waited for.
-        headers: Option<HeaderMap>,
+        /// None if there are none.
+        headers: Option<Box<HeaderMap>>,
     },
+}
+
+struct Whole {
+    request: Request,
+    /// The time that the whole call may take, if the request has a limit of its own.
+    deadline: Option<(Instant, Duration)>,
 }
 
 impl Template {
     /// A template of a request, whose response, or error, `tells_url`.
+    #[inline]
     fn of(request: &mut Request, tells_url: bool) -> Self {
+        if request.body().is_some() || request.timeout().is_some() {
+            return Self::of_whole(request);
+        }
+        let (method, version) = (request.method().clone(), request.version());
+        let headers = Some(request.headers()).filter(|headers| !headers.is_empty());
+        let headers = headers.map(|headers| Box::new(headers.clone()));
+        let mut kept = Kept::Head { method, version, headers };
+        if !tells_url {
+            kept.whole(Some(request.url()));
+        }
+        Self { kept, spent: false }
+    }
+
+    #[inline(never)]
+    fn of_whole(request: &mut Request) -> Self {
         let deadline = request.timeout().map(|timeout| (Instant::now(), *timeout));
-        if request.body().is_none() && deadline.is_none() {
-            let (method, version) = (request.method().clone(), request.version());
-            let headers = Some(request.headers()).filter(|headers| !headers.is_empty()).cloned();
-            let mut kept = Kept::Head { method, version, headers };
-            if !tells_url {
-                kept.request(Some(request.url()));
+        let (kept, spent) = match request.try_clone() {
+            Some(kept) => (kept, false),
+            None => {
+                let body = request.body_mut().take();
+                let kept = request.try_clone().expect("a request without a body can be cloned");
+                *request.body_mut() = body;
+                (kept, true)
             }
-            return Self { kept, spent: false, deadline };
-        }
-        if let Some(request) = request.try_clone() {
-            return Self { kept: Kept::Request(Box::new(request)), spent: false, deadline };
-        }
-        let body = request.body_mut().take();
-        let template = request.try_clone().expect("a request without a body can be cloned");
-        *request.body_mut() = body;
-        Self { kept: Kept::Request(Box::new(template)), spent: true, deadline }
+        };
+        Self { kept: Kept::Whole(Box::new(Whole { request: kept, deadline })), spent }
     }
 
     /// The request, if it can be sent again. If its URL is not known so far, it is this one.
     fn again(&mut self, url: Option<&Url>) -> Option<Request> {
-        let mut request = if self.spent { None } else { self.kept.request(url)?.try_clone() }?;
-        if let Some((since, timeout)) = self.deadline {
+        if self.spent {
+            return None;
+        }
+        let Whole { request, deadline } = self.kept.whole(url)?;
+        let mut request = request.try_clone()?;
+        if let Some((since, timeout)) = deadline {
             *request.timeout_mut() = Some(timeout.saturating_sub(since.elapsed()));
         }
         Some(request)
@@ -237,7 +289,7 @@ impl Template {
     /// Turns it into the request that this redirect asks for
     /// ([RFC 9110, section 15.4](https://www.rfc-editor.org/rfc/rfc9110.html#section-15.4)).
     fn redirect(&mut self, status: StatusCode, from: &Url, to: Url, referer: bool) {
-        let Some(request) = self.kept.request(Some(from)) else { return };
+        let Some(Whole { request, .. }) = self.kept.whole(Some(from)) else { return };
         let method = request.method();
         let as_get = match status {
             // "For historical reasons, a user agent MAY change the request method from POST to GET".
@@ -275,15 +327,15 @@ impl Template {
 
 impl Kept {
     /// The whole request. If its URL is not known so far, it is this one.
-    fn request(&mut self, url: Option<&Url>) -> Option<&mut Request> {
+    fn whole(&mut self, url: Option<&Url>) -> Option<&mut Whole> {
         if let Self::Head { method, version, headers } = self {
             let mut request = Request::new(method.clone(), url?.clone());
             *request.version_mut() = *version;
-            *request.headers_mut() = headers.take().unwrap_or_default();
-            *self = Self::Request(Box::new(request));
+            *request.headers_mut() = headers.take().map_or_else(HeaderMap::new, |headers| *headers);
+            *self = Self::Whole(Box::new(Whole { request, deadline: None }));
         }
         match self {
-            Self::Request(request) => Some(request),
+            Self::Whole(whole) => Some(whole),
             Self::Head { .. } => None,
         }
     }

@@ -116,6 +116,7 @@
 mod builder;
 mod error_type;
 mod follow;
+mod hops;
 mod middleware;
 
 pub use builder::{Builder, builder, client};

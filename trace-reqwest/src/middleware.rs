@@ -116,10 +116,20 @@ impl TraceMiddleware {
             // A middleware above may have added them, not knowing that this is a redirect.
             SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
-        let span = self.start(request, call, extensions.get::<UrlTemplate>());
+        let template = extensions.get::<UrlTemplate>();
+        let method = self.methods.name(request.method());
+        let name = SpanName::new(method.in_span_name(), template.map(|template| template.0));
+        let builder = match self.tracer {
+            Some(tracer) => tracer.span(name),
+            None => trace_core::span(name),
+        };
+        let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
         let context = span.context();
         let tracer = context.tracer().or(self.tracer).unwrap_or_else(trace_core::tracer);
         tracer.propagator().inject(context, request.headers_mut());
+        if span.is_recording() {
+            self.describe(&mut span, request, call, template);
+        }
         let hop = (self.place != Place::Anywhere).then_some(Hop { redirects: call.redirects });
         Sending { span, hop }
     }
@@ -142,16 +152,9 @@ impl TraceMiddleware {
         }
     }
 
-    fn start(&self, request: &Request, call: Call, template: Option<&UrlTemplate>) -> Span {
+    fn describe(&self, span: &mut Span, request: &Request, call: Call, template: Option<&UrlTemplate>) {
+        let Some(mut attributes) = span.attributes() else { return };
         let method = self.methods.name(request.method());
-        let name = SpanName::new(method.in_span_name(), template.map(|template| template.0));
-        let builder = match self.tracer {
-            Some(tracer) => tracer.span(name),
-            None => trace_core::span(name),
-        };
-        let mut span = builder.kind(SpanKind::Client).scope(&SCOPE).start();
-        let Some(mut attributes) = span.attributes() else { return span };
-
         attributes.set(HTTP_REQUEST_METHOD, method.attribute());
         if let Some(original) = method.original() {
             attributes.set(HTTP_REQUEST_METHOD_ORIGINAL, original);
@@ -181,8 +184,6 @@ impl TraceMiddleware {
         if call.sent > 0 {
             attributes.set(HTTP_REQUEST_RESEND_COUNT, call.sent);
         }
-        drop(attributes);
-        span
     }
 }
 

@@ -193,41 +193,18 @@ impl<I: Injector + ?Sized> Injector for &mut I {
     }
 }
 
-/// The names of the W3C formats, which are looked up for every request, ready made.
-static TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-static TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
-static BAGGAGE: HeaderName = HeaderName::from_static("baggage");
-
-#[inline]
-fn known(name: &str) -> Option<&'static HeaderName> {
-    match name {
-        "traceparent" => Some(&TRACEPARENT),
-        "tracestate" => Some(&TRACESTATE),
-        "baggage" => Some(&BAGGAGE),
-        _ => None,
-    }
-}
-
 /// Up to this many headers are looked at one by one: hashing a name takes as long as looking at five.
 const FEW: usize = 16;
 
 impl Extractor for HeaderMap {
     #[inline]
     fn get<'a>(&'a self, name: &str) -> Option<&'a [u8]> {
-        let value = match known(name) {
-            Some(name) => self.get(name),
-            None => self.get(name),
-        };
-        value.map(HeaderValue::as_bytes)
+        self.get(name).map(HeaderValue::as_bytes)
     }
 
     #[inline]
     fn get_all(&self, name: &str, each: &mut dyn FnMut(&[u8])) {
-        let values = match known(name) {
-            Some(name) => self.get_all(name),
-            None => self.get_all(name),
-        };
-        values.iter().for_each(|value| each(value.as_bytes()));
+        self.get_all(name).iter().for_each(|value| each(value.as_bytes()));
     }
 
     #[inline]
@@ -263,12 +240,10 @@ impl Injector for HeaderMap {
 
     #[inline]
     fn remove(&mut self, name: &'static str) {
-        match known(name) {
-            // Mostly there is none.
-            Some(name) if self.len() <= FEW && self.keys().all(|key| key != name) => None,
-            Some(name) => self.remove(name),
-            None => self.remove(name),
-        };
+        // Mostly there is none.
+        if self.len() > FEW || self.keys().any(|key| key == name) {
+            self.remove(name);
+        }
     }
 }
 
@@ -311,7 +286,7 @@ fn put(headers: &mut HeaderMap, name: &'static str, value: Given<'_>) {
         },
     };
     // Fails as above.
-    let _ = headers.try_append(name, value);
+    let _ = headers.try_append(&name, value);
 }
 
 /// A map whose keys are found in any case by looking at all of them: the metadata of a message are few.
