@@ -238,14 +238,13 @@ impl Future for Attempt<'_> {
         let Self { call, span, hop, is_at_work } = &mut *self;
         *is_at_work = true;
         // One value all the way, so that the response is written to where it is returned.
-        let poll = span.enter(|| {
-            let _hop = hop.map(Hop::enter);
-            let poll = call.as_mut().expect("polled after completion").as_mut().poll(cx);
-            if poll.is_ready() {
-                *call = None;
-            }
-            poll
-        });
+        let hop = hop.map(Hop::enter);
+        let running = call.as_mut().expect("polled after completion").as_mut();
+        let poll = span.enter(|| running.poll(cx));
+        drop(hop);
+        if poll.is_ready() {
+            span.enter(|| *call = None);
+        }
         *is_at_work = false;
         if let Poll::Ready(result) = &poll
             && span.is_recording()

@@ -36,9 +36,14 @@ pub(super) fn extract_some(carrier: &(impl Extractor + ?Sized), lines: &W3cLines
 /// So is one that was set by hand: what is to be sent is put into the [`Baggage`].
 #[inline]
 pub fn inject(baggage: &Baggage, carrier: &mut (impl Injector + ?Sized)) {
-    if baggage.is_empty() {
-        carrier.remove(BAGGAGE);
-    } else {
-        carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text()));
+    inject_some(Some(baggage).filter(|baggage| !baggage.is_empty()), carrier);
+}
+
+/// As [`inject`]; baggage that is there is not empty.
+#[inline]
+pub(super) fn inject_some(baggage: Option<&Baggage>, carrier: &mut (impl Injector + ?Sized)) {
+    match baggage {
+        Some(baggage) => carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text())),
+        None => carrier.remove(BAGGAGE),
     }
 }

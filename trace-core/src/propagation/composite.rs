@@ -107,14 +107,17 @@ impl Propagator {
     /// the ids and the tracestate as they are, and without baggage the `baggage` too. No empty header is written.
     pub fn inject(&self, context: &Context, carrier: &mut (impl Injector + ?Sized)) {
         let span = context.span_context();
+        let carried = context.carried.as_deref();
+        let baggage = carried.map(|carried| &carried.baggage).filter(|baggage| !baggage.is_empty());
         // What is taken away goes first: mostly the carrier is empty still, and there is nothing to look through.
-        if self.baggage && (span.is_some() || !context.baggage().is_empty()) {
-            baggage::inject(context.baggage(), carrier);
+        if self.baggage && (span.is_some() || baggage.is_some()) {
+            baggage::inject_some(baggage, carrier);
         }
         if self.trace_context
             && let Some(span) = span
         {
-            trace_context::inject(span, context.trace_state(), carrier);
+            let state = carried.map(|carried| &carried.trace_state).filter(|state| !state.is_empty());
+            trace_context::inject_parts(span, state, carrier);
         }
     }
 

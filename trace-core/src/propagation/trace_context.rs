@@ -186,10 +186,19 @@ fn parse_only_line(carrier: &(impl Extractor + ?Sized)) -> Option<SpanContext> {
 /// of this trace.
 #[inline]
 pub fn inject(span: SpanContext, state: &TraceState, carrier: &mut (impl Injector + ?Sized)) {
-    if state.is_empty() {
-        carrier.remove(TRACESTATE);
-    } else {
-        carrier.set_field(TRACESTATE, FieldValue::shared(state.text()));
+    inject_parts(span, Some(state).filter(|state| !state.is_empty()), carrier);
+}
+
+/// As [`inject`]; a state that is there is not empty.
+#[inline]
+pub(super) fn inject_parts(
+    span: SpanContext,
+    state: Option<&TraceState>,
+    carrier: &mut (impl Injector + ?Sized),
+) {
+    match state {
+        Some(state) => carrier.set_field(TRACESTATE, FieldValue::shared(state.text())),
+        None => carrier.remove(TRACESTATE),
     }
     carrier.set_field(TRACEPARENT, FieldValue::traceparent(&Pending::new(span)));
 }
