@@ -131,7 +131,9 @@ impl Middleware for Follow {
         Self: 'async_trait,
     {
         // Extensions that were used before tell of another call.
-        extensions.remove::<Call>();
+        if !extensions.is_empty() {
+            extensions.remove::<Call>();
+        }
         let template = Template::of(&mut request, self.trace.is_some());
         // Sent now, where the request lies, and not when it is polled: no middleware stands above, and the client polls at once.
         let hops = Hops::first(self, request, extensions, next);

@@ -7,7 +7,7 @@ use std::hash::{BuildHasher, Hash};
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::trace_context::Pending;
-use crate::context::Text;
+use crate::context::{SpanContext, Text};
 
 /// Something that header lines can be read from.
 ///
@@ -231,9 +231,10 @@ impl Injector for HeaderMap {
         put(self, name, Given::Text(value));
     }
 
+    #[inline(always)]
     fn set_field(&mut self, name: &'static str, value: FieldValue<'_>) {
         match value.0 {
-            Field::Traceparent(_) if name == "traceparent" => put_traceparent(self, value),
+            Field::Traceparent(value) if name == "traceparent" => put_traceparent(self, value.span()),
             _ => put(self, name, Given::Field(value)),
         }
     }
@@ -253,9 +254,12 @@ impl Injector for HeaderMap {
 
 /// Sets the header that nearly every call has: the hash of a constant name is a constant, else it takes a multiplication a byte.
 #[inline(never)]
-fn put_traceparent(headers: &mut HeaderMap, value: FieldValue<'_>) {
+fn put_traceparent(headers: &mut HeaderMap, span: SpanContext) {
     // It fails only when 32 768 headers are there already.
-    let _ = headers.try_insert(const { HeaderName::from_static("traceparent") }, value.to_header_value());
+    let _ = headers.try_insert(
+        const { HeaderName::from_static("traceparent") },
+        Text::of_traceparent(span).into_header_value(),
+    );
 }
 
 /// The value of a header before it is one.
