@@ -262,7 +262,7 @@ struct Identity;
 /// The least middleware that traces: a header that is there already, and a span that tells nothing.
 struct EmptySpan;
 
-// By hand, with one box for each: `async_trait` and middlewares that are functions have two.
+// By hand, with one box for each, and the request in none: `async_trait` and middlewares that are functions have two boxes.
 
 impl Middleware for Identity {
     fn handle<'a, 'b, 'c, 'd>(
@@ -276,7 +276,8 @@ impl Middleware for Identity {
         'b: 'd,
         'c: 'd,
     {
-        Box::pin(async move { next.run(request, extensions).await })
+        let call = next.run(request, extensions);
+        Box::pin(async move { call.await })
     }
 }
 
@@ -292,10 +293,11 @@ impl Middleware for EmptySpan {
         'b: 'd,
         'c: 'd,
     {
+        request.headers_mut().insert(TRACEPARENT, CONSTANT_TRACEPARENT);
+        let span = trace_core::span("GET").kind(SpanKind::Client).start();
+        let call = next.run(request, extensions);
         Box::pin(async move {
-            request.headers_mut().insert(TRACEPARENT, CONSTANT_TRACEPARENT);
-            let span = trace_core::span("GET").kind(SpanKind::Client).start();
-            let result = next.run(request, extensions).await;
+            let result = call.await;
             drop(span);
             result
         })

@@ -337,7 +337,7 @@ impl Runner<'_> {
     }
 
     fn repetition(&self, stacks: &[&Stack], health: Health) -> io::Result<Vec<Measured>> {
-        let (warm_up, slices, slice) = if self.effort.is_quick() { (100, 3, 60) } else { (300, 8, 100) };
+        let (warm_up, slices, slice) = if self.effort.is_quick() { (100, 3, 60) } else { (300, 16, 100) };
         let load = |pace, ms| Load { connections: CONNECTIONS, pace, time: Duration::from_millis(ms) };
         let mut servers = Vec::new();
         for stack in stacks {
