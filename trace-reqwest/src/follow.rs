@@ -16,8 +16,8 @@ use reqwest::{Method, Request, Response, StatusCode, Url, Version, redirect};
 use reqwest_middleware::{Error, Middleware, Next, Result};
 
 use crate::error_type::sources;
-use crate::hops::{Hops, Sent};
-use crate::middleware::{BoxFuture, Call, SECRET_HEADERS};
+use crate::hops::Hops;
+use crate::middleware::{BoxFuture, Call, SECRET_HEADERS, Sending};
 use crate::{TraceMiddleware, UrlTemplate};
 
 /// How often a request that was refused unread is sent again: as often as reqwest does it.
@@ -73,20 +73,10 @@ impl Follow {
         Ok(Step::Hop(again))
     }
 
+    /// Starts the span of a hop, if it is made here.
     #[inline(always)]
-    pub(crate) fn send<'a>(
-        &self,
-        mut request: Request,
-        extensions: &'a mut Extensions,
-        next: Next<'a>,
-    ) -> Sent<'a> {
-        match &self.trace {
-            Some(trace) => {
-                let sending = trace.prepare(&mut request, extensions);
-                Sent::Traced(sending.run(next.run(request, extensions)))
-            }
-            None => Sent::Untraced(next.run(request, extensions)),
-        }
+    fn prepare(&self, request: &mut Request, extensions: &mut Extensions) -> Option<Sending> {
+        self.trace.as_ref().map(|trace| trace.prepare(request, extensions))
     }
 
     fn call<'a>(&self, extensions: &'a mut Extensions) -> &'a mut Call {
@@ -136,7 +126,8 @@ impl Middleware for Follow {
         }
         let template = Template::of(&mut request, self.trace.is_some());
         // Sent now, where the request lies, and not when it is polled: no middleware stands above, and the client polls at once.
-        let hops = Hops::first(self, request, extensions, next);
+        let span = self.prepare(&mut request, extensions);
+        let hops = Hops::first(span, request, extensions, next);
         Box::pin(Following { follow: self, hops, template, refusals: 0 })
     }
 }
@@ -181,7 +172,10 @@ impl Future for Following<'_> {
             };
             match self.step(result)? {
                 Step::Done(response) => return Poll::Ready(Ok(response)),
-                Step::Hop(request) => self.hops.then(request),
+                Step::Hop(mut request) => {
+                    let span = self.follow.prepare(&mut request, self.hops.extensions());
+                    self.hops.then(span, request);
+                }
             }
         }
     }

@@ -12,14 +12,25 @@ use http::Extensions;
 use reqwest::{Request, Response};
 use reqwest_middleware::{Next, Result};
 
-use crate::follow::Follow;
-use crate::middleware::{Attempt, BoxFuture};
+use crate::middleware::{Attempt, BoxFuture, Sending};
 
 /// A hop under way.
 pub(crate) enum Sent<'a> {
     Traced(Attempt<'a>),
     /// Somebody below makes the span.
     Untraced(BoxFuture<'a, Result<Response>>),
+}
+
+impl<'a> Sent<'a> {
+    /// Sends a request, in a span that was started for it.
+    #[inline(always)]
+    fn new(span: Option<Sending>, request: Request, extensions: &'a mut Extensions, next: Next<'a>) -> Self {
+        let call = next.run(request, extensions);
+        match span {
+            Some(span) => Self::Traced(span.run(call)),
+            None => Self::Untraced(call),
+        }
+    }
 }
 
 /// The hop under way, and what the next one will need.
@@ -29,38 +40,38 @@ pub(crate) struct Hops<'a> {
     extensions: NonNull<Extensions>,
     lender: PhantomData<&'a mut Extensions>,
     next: Next<'a>,
-    follow: &'a Follow,
 }
 
 // SAFETY: all but the pointer can be sent by itself, and the pointer stands for a `&mut Extensions`, which can be sent too.
 unsafe impl Send for Hops<'_> {}
 const _: fn() = || {
     fn can_be_sent<T: Send>() {}
-    can_be_sent::<(Option<Sent<'_>>, &mut Extensions, Next<'_>, &Follow)>();
+    can_be_sent::<(Option<Sent<'_>>, &mut Extensions, Next<'_>)>();
 };
 
 impl<'a> Hops<'a> {
     /// Sends the first hop.
     #[inline(always)]
     pub(crate) fn first(
-        follow: &'a Follow,
+        span: Option<Sending>,
         request: Request,
         extensions: &'a mut Extensions,
         next: Next<'a>,
     ) -> Self {
         let mut extensions = NonNull::from(extensions);
         // SAFETY: this is the `&'a mut` that was given, which nobody else has; see `Self::now` for how long it is lent.
-        let now = Some(follow.send(request, unsafe { extensions.as_mut() }, next.clone()));
-        Self { now, extensions, lender: PhantomData, next, follow }
+        let lent = unsafe { extensions.as_mut() };
+        let now = Some(Sent::new(span, request, lent, next.clone()));
+        Self { now, extensions, lender: PhantomData, next }
     }
 
     /// Sends another hop; the one before is dropped.
-    pub(crate) fn then(&mut self, request: Request) {
+    pub(crate) fn then(&mut self, span: Option<Sending>, request: Request) {
         self.now = None;
-        // SAFETY: what was lent before is gone with the hop that had it. `send` puts it nowhere else, because it would do with any
-        // lifetime.
-        let extensions = unsafe { self.extensions.as_mut() };
-        self.now = Some(self.follow.send(request, extensions, self.next.clone()));
+        // SAFETY: what was lent before is gone with the hop that had it: it could be put nowhere else, because `Next::run` does with
+        // any lifetime.
+        let lent = unsafe { self.extensions.as_mut() };
+        self.now = Some(Sent::new(span, request, lent, self.next.clone()));
     }
 
     /// The extensions, between two hops; the one before is dropped.

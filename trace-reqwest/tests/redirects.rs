@@ -13,7 +13,7 @@ use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Request, Response, ResponseBuilderExt};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
-use trace_reqwest::reqwest_middleware::{self, ClientWithMiddleware, Middleware, Next};
+use trace_reqwest::reqwest_middleware::{self, ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use trace_reqwest::{Builder, UrlTemplate};
 
 fn builder(traced: &Traced) -> Builder {
@@ -467,4 +467,52 @@ async fn a_redirect_from_nowhere_is_for_the_caller() {
         (302, &HeaderValue::from_static("/login"))
     );
     assert_eq!(traced.spans().await, []);
+}
+
+/// Keeps the extensions while a request is under way, as middlewares do that are written with `async_trait`, and counts in them.
+struct Counting;
+
+#[derive(Clone, Debug, PartialEq)]
+struct Count(Vec<&'static str>);
+
+impl Middleware for Counting {
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        request: Request,
+        extensions: &'life1 mut Extensions,
+        next: Next<'life2>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        Box::pin(async move {
+            extensions.get_or_insert_with(|| Count(Vec::new())).0.push("sent");
+            let result = next.run(request, &mut *extensions).await;
+            let counted = extensions.get_mut::<Count>().unwrap();
+            counted.0.push(if result.is_ok() { "answered" } else { "failed" });
+            result
+        })
+    }
+}
+
+#[tokio::test]
+async fn all_hops_of_a_call_have_its_extensions() {
+    let traced = Traced::start();
+    // Below the spans, and above them.
+    let below = ClientBuilder::from_client(client(&traced)).with(Counting).build();
+    let above = builder(&traced).with(Counting).build().unwrap();
+    for client in [below, above] {
+        let server =
+            Server::start(|_, before| if before < 2 { redirect(302, "/") } else { status(200) }).await;
+        let mut extensions = Extensions::new();
+        extensions.insert(Count(vec!["called"]));
+        let request = client.get(server.url("/")).build().unwrap();
+        let response = client.execute_with_extensions(request, &mut extensions).await.unwrap();
+        assert_eq!(response.status(), 200);
+        let expected = ["called", "sent", "answered", "sent", "answered", "sent", "answered"];
+        assert_eq!(extensions.get::<Count>().unwrap().0, expected);
+    }
 }
