@@ -125,7 +125,8 @@ impl Middleware for Follow {
             extensions.remove::<Call>();
         }
         let template = Template::of(&mut request, self.trace.is_some());
-        // Sent now, where the request lies, and not when it is polled: no middleware stands above, and the client polls at once.
+        // Sent now, where the request lies, and not when it is polled: nothing stands above but `DefaultHeaders`, which passes on
+        // at once, and the client, which polls at once.
         let span = self.prepare(&mut request, extensions);
         let hops = Hops::first(span, request, extensions, next);
         Box::pin(Following { follow: self, hops, template, refusals: 0 })

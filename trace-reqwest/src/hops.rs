@@ -25,10 +25,9 @@ impl<'a> Sent<'a> {
     /// Sends a request, in a span that was started for it.
     #[inline(always)]
     fn new(span: Option<Sending>, request: Request, extensions: &'a mut Extensions, next: Next<'a>) -> Self {
-        let call = next.run(request, extensions);
         match span {
-            Some(span) => Self::Traced(span.run(call)),
-            None => Self::Untraced(call),
+            Some(span) => Self::Traced(span.run(request, extensions, next)),
+            None => Self::Untraced(next.run(request, extensions)),
         }
     }
 }
@@ -37,17 +36,29 @@ impl<'a> Sent<'a> {
 pub(crate) struct Hops<'a> {
     /// It may hold the extensions, which are not to be touched before it is gone.
     now: Option<Sent<'a>>,
-    extensions: NonNull<Extensions>,
-    lender: PhantomData<&'a mut Extensions>,
+    extensions: Lender<'a>,
     next: Next<'a>,
 }
 
-// SAFETY: all but the pointer can be sent by itself, and the pointer stands for a `&mut Extensions`, which can be sent too.
-unsafe impl Send for Hops<'_> {}
+/// Who lends a call's extensions.
+struct Lender<'a>(NonNull<Extensions>, PhantomData<&'a mut Extensions>);
+
+// SAFETY: it stands for a `&mut Extensions`, which can be sent, as the function below says.
+unsafe impl Send for Lender<'_> {}
 const _: fn() = || {
     fn can_be_sent<T: Send>() {}
-    can_be_sent::<(Option<Sent<'_>>, &mut Extensions, Next<'_>)>();
+    can_be_sent::<&mut Extensions>();
 };
+
+impl<'a> Lender<'a> {
+    /// # Safety
+    /// What was lent before is gone.
+    #[inline(always)]
+    unsafe fn lend(&mut self) -> &'a mut Extensions {
+        // SAFETY: this was made from a `&'a mut`, and is the only way to it that is left, but for what was lent.
+        unsafe { self.0.as_mut() }
+    }
+}
 
 impl<'a> Hops<'a> {
     /// Sends the first hop.
@@ -58,19 +69,18 @@ impl<'a> Hops<'a> {
         extensions: &'a mut Extensions,
         next: Next<'a>,
     ) -> Self {
-        let mut extensions = NonNull::from(extensions);
-        // SAFETY: this is the `&'a mut` that was given, which nobody else has; see `Self::now` for how long it is lent.
-        let lent = unsafe { extensions.as_mut() };
-        let now = Some(Sent::new(span, request, lent, next.clone()));
-        Self { now, extensions, lender: PhantomData, next }
+        let mut extensions = Lender(NonNull::from(extensions), PhantomData);
+        // SAFETY: nothing was lent so far.
+        let lent = unsafe { extensions.lend() };
+        Self { now: Some(Sent::new(span, request, lent, next.clone())), extensions, next }
     }
 
     /// Sends another hop; the one before is dropped.
     pub(crate) fn then(&mut self, span: Option<Sending>, request: Request) {
         self.now = None;
-        // SAFETY: what was lent before is gone with the hop that had it: it could be put nowhere else, because `Next::run` does with
-        // any lifetime.
-        let lent = unsafe { self.extensions.as_mut() };
+        // SAFETY: what was lent before is gone with the hop that had it. It was given to `Next::run`, which does with any lifetime
+        // and so can put it nowhere but into what it returned, and what came out of that, be it a panic, is `'static`.
+        let lent = unsafe { self.extensions.lend() };
         self.now = Some(Sent::new(span, request, lent, self.next.clone()));
     }
 
@@ -78,7 +88,7 @@ impl<'a> Hops<'a> {
     pub(crate) fn extensions(&mut self) -> &mut Extensions {
         self.now = None;
         // SAFETY: as in `then`, and for no longer than this is borrowed.
-        unsafe { self.extensions.as_mut() }
+        unsafe { self.extensions.lend() }
     }
 
     /// Polls the hop under way.

@@ -202,7 +202,7 @@ impl Middleware for TraceMiddleware {
     {
         Box::pin(async move {
             let sending = self.prepare(&mut request, extensions);
-            sending.run(next.run(request, extensions)).await
+            sending.run(request, extensions, next).await
         })
     }
 }
@@ -214,11 +214,19 @@ pub(crate) struct Sending {
 }
 
 impl Sending {
-    /// The request under way.
-    // Inlined, so that what it returns is written to where it is awaited, and not moved there just after.
+    /// Sends the request.
+    // Inlined, so that what it returns is written to where it is kept, and not moved there just after.
     #[inline(always)]
-    pub(crate) fn run(self, call: BoxFuture<'_, Result<Response>>) -> Attempt<'_> {
-        Attempt { call: Some(call), span: self.span, hop: self.hop, is_at_work: false }
+    pub(crate) fn run<'a>(
+        self,
+        request: Request,
+        extensions: &'a mut Extensions,
+        next: Next<'a>,
+    ) -> Attempt<'a> {
+        let mut attempt = Attempt { call: None, span: self.span, hop: self.hop, is_at_work: true };
+        attempt.call = Some(next.run(request, extensions));
+        attempt.is_at_work = false;
+        attempt
     }
 }
 
@@ -227,7 +235,7 @@ pub(crate) struct Attempt<'a> {
     call: Option<BoxFuture<'a, Result<Response>>>,
     span: Span,
     hop: Option<Hop>,
-    /// Whether the call is being polled; still so when this is dropped if it panicked.
+    /// Whether something below is being called; still so when this is dropped if it panicked.
     is_at_work: bool,
 }
 
@@ -236,10 +244,10 @@ impl Future for Attempt<'_> {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut task::Context<'_>) -> Poll<Self::Output> {
         let Self { call, span, hop, is_at_work } = &mut *self;
-        *is_at_work = true;
-        // One value all the way, so that the response is written to where it is returned.
-        let hop = hop.map(Hop::enter);
         let running = call.as_mut().expect("polled after completion").as_mut();
+        *is_at_work = true;
+        let hop = hop.map(Hop::enter);
+        // One value all the way, because a response is some 150 bytes.
         let poll = span.enter(|| running.poll(cx));
         drop(hop);
         if poll.is_ready() {
@@ -260,11 +268,11 @@ impl Future for Attempt<'_> {
 
 impl Drop for Attempt<'_> {
     fn drop(&mut self) {
-        if self.call.is_some() {
-            let Self { call, span, .. } = self;
-            if self.is_at_work {
-                span.set_error("panic");
-            }
+        let Self { call, span, is_at_work, .. } = self;
+        if *is_at_work {
+            span.set_error("panic");
+        }
+        if call.is_some() {
             span.enter(|| *call = None);
         }
     }

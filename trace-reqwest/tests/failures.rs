@@ -9,15 +9,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Server, Traced, assert_error, number, text};
+use common::{AtOnce, Call, Server, Traced, assert_error, number, text};
 use http::Extensions;
+use reqwest::Request;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Request, Response};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use trace_core::StatusCode;
 use trace_reqwest::TraceMiddleware;
-use trace_reqwest::reqwest_middleware::{self, ClientBuilder, ClientWithMiddleware, Next};
+use trace_reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Next};
 
 fn client(traced: &Traced) -> ClientWithMiddleware {
     trace_reqwest::builder(reqwest::Client::builder()).tracer(traced.tracer()).build().unwrap()
@@ -151,24 +151,29 @@ async fn a_call_that_its_caller_drops_is_no_error() {
 
 #[tokio::test]
 async fn a_panic_below_is_told_and_goes_on() {
-    fn panics<'a>(
-        _: Request,
-        _: &'a mut Extensions,
-        _: Next<'a>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'a>> {
-        Box::pin(async { panic!("s3cret") })
+    fn panics<'a>(_: Request, _: &'a mut Extensions, _: Next<'a>) -> Call<'a> {
+        panic!("s3cret")
     }
 
     let traced = Traced::start();
-    let client = ClientBuilder::new(reqwest::Client::new())
-        .with(TraceMiddleware::new().tracer(traced.tracer()))
-        .with(panics)
-        .build();
-    let call = tokio::spawn(client.get("http://127.0.0.1:1/").send());
-    assert!(call.await.unwrap_err().is_panic());
-    let span = traced.span().await;
-    assert_error(&span, Some("panic"));
-    assert!(!format!("{span:?}").contains("s3cret"));
+    let of_ones_own = || {
+        let trace = TraceMiddleware::new().tracer(traced.tracer());
+        ClientBuilder::new(reqwest::Client::new()).with(trace)
+    };
+    let built = || ClientBuilder::from_client(client(&traced));
+    for client in [
+        of_ones_own().with(panics).build(),
+        of_ones_own().with(AtOnce(panics)).build(),
+        built().with(panics).build(),
+        built().with(AtOnce(panics)).build(),
+    ] {
+        traced.collector.clear();
+        let call = tokio::spawn(client.get("http://127.0.0.1:1/").send());
+        assert!(call.await.unwrap_err().is_panic());
+        let span = traced.span().await;
+        assert_error(&span, Some("panic"));
+        assert!(!format!("{span:?}").contains("s3cret"));
+    }
 }
 
 #[tokio::test]

@@ -4,10 +4,12 @@
 
 mod common;
 
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
+use std::task::{self, Poll};
 use std::time::Duration;
 
-use common::{SOON, Server, Traced, answer, assert_error, number, redirect, status, text};
+use common::{AtOnce, Call, SOON, Server, Traced, answer, assert_error, number, redirect, status, text};
 use http::Extensions;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Request, Response, ResponseBuilderExt};
@@ -219,7 +221,7 @@ impl Middleware for Signer {
         mut request: Request,
         extensions: &'life1 mut Extensions,
         next: Next<'life2>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
+    ) -> Call<'async_trait>
     where
         'life0: 'async_trait,
         'life1: 'async_trait,
@@ -429,7 +431,7 @@ impl Middleware for MadeUp {
         request: Request,
         _: &'life1 mut Extensions,
         _: Next<'life2>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
+    ) -> Call<'async_trait>
     where
         'life0: 'async_trait,
         'life1: 'async_trait,
@@ -469,50 +471,83 @@ async fn a_redirect_from_nowhere_is_for_the_caller() {
     assert_eq!(traced.spans().await, []);
 }
 
-/// Keeps the extensions while a request is under way, as middlewares do that are written with `async_trait`, and counts in them.
-struct Counting;
+/// What was done, as the extensions tell.
+#[derive(Clone, Debug, Default)]
+struct Done(Vec<&'static str>);
 
-#[derive(Clone, Debug, PartialEq)]
-struct Count(Vec<&'static str>);
-
-impl Middleware for Counting {
-    fn handle<'life0, 'life1, 'life2, 'async_trait>(
-        &'life0 self,
-        request: Request,
-        extensions: &'life1 mut Extensions,
-        next: Next<'life2>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
-    where
-        'life0: 'async_trait,
-        'life1: 'async_trait,
-        'life2: 'async_trait,
-        Self: 'async_trait,
-    {
-        Box::pin(async move {
-            extensions.get_or_insert_with(|| Count(Vec::new())).0.push("sent");
-            let result = next.run(request, &mut *extensions).await;
-            let counted = extensions.get_mut::<Count>().unwrap();
-            counted.0.push(if result.is_ok() { "answered" } else { "failed" });
-            result
-        })
-    }
+fn done(extensions: &mut Extensions, what: &'static str) {
+    extensions.get_or_insert_with(Done::default).0.push(what);
 }
 
 #[tokio::test]
 async fn all_hops_of_a_call_have_its_extensions() {
+    /// Keeps the extensions while a request is under way, as middlewares do that are written with `async_trait`.
+    fn noting<'a>(request: Request, extensions: &'a mut Extensions, next: Next<'a>) -> Call<'a> {
+        Box::pin(async move {
+            done(extensions, "sent");
+            let result = next.run(request, &mut *extensions).await;
+            done(extensions, "answered");
+            result
+        })
+    }
+
     let traced = Traced::start();
     // Below the spans, and above them.
-    let below = ClientBuilder::from_client(client(&traced)).with(Counting).build();
-    let above = builder(&traced).with(Counting).build().unwrap();
+    let below = ClientBuilder::from_client(client(&traced)).with(noting).build();
+    let above = builder(&traced).with(noting).build().unwrap();
     for client in [below, above] {
         let server =
             Server::start(|_, before| if before < 2 { redirect(302, "/") } else { status(200) }).await;
         let mut extensions = Extensions::new();
-        extensions.insert(Count(vec!["called"]));
+        done(&mut extensions, "called");
         let request = client.get(server.url("/")).build().unwrap();
         let response = client.execute_with_extensions(request, &mut extensions).await.unwrap();
         assert_eq!(response.status(), 200);
         let expected = ["called", "sent", "answered", "sent", "answered", "sent", "answered"];
-        assert_eq!(extensions.get::<Count>().unwrap().0, expected);
+        assert_eq!(extensions.get::<Done>().unwrap().0, expected);
+    }
+}
+
+#[tokio::test]
+async fn a_hop_is_gone_before_the_next_one_has_the_extensions() {
+    /// Keeps the extensions until it is dropped.
+    struct Keeping<'a> {
+        extensions: &'a mut Extensions,
+        response: Option<Response>,
+    }
+
+    impl Future for Keeping<'_> {
+        type Output = reqwest_middleware::Result<Response>;
+
+        fn poll(mut self: Pin<&mut Self>, _: &mut task::Context<'_>) -> Poll<Self::Output> {
+            done(self.extensions, "polled");
+            Poll::Ready(Ok(self.response.take().unwrap()))
+        }
+    }
+
+    impl Drop for Keeping<'_> {
+        fn drop(&mut self) {
+            done(self.extensions, "dropped");
+        }
+    }
+
+    /// Answers by itself: with two redirects, and then well.
+    fn keeping<'a>(request: Request, extensions: &'a mut Extensions, _: Next<'a>) -> Call<'a> {
+        let is_last = extensions.get::<Done>().is_some_and(|done| done.0.len() == 6);
+        done(extensions, "called");
+        let response = http::Response::builder().url(request.url().clone());
+        let response = response.status(if is_last { 200 } else { 302 }).header("location", "/").body("");
+        Box::pin(Keeping { extensions, response: Some(response.unwrap().into()) })
+    }
+
+    let traced = Traced::start();
+    let below = ClientBuilder::from_client(client(&traced)).with(AtOnce(keeping)).build();
+    let above = builder(&traced).with(AtOnce(keeping)).build().unwrap();
+    for client in [below, above] {
+        let mut extensions = Extensions::new();
+        let request = client.get("http://a.example/").build().unwrap();
+        let response = client.execute_with_extensions(request, &mut extensions).await.unwrap();
+        assert_eq!(response.status(), 200);
+        assert_eq!(extensions.get::<Done>().unwrap().0, ["called", "polled", "dropped"].repeat(3));
     }
 }

@@ -9,19 +9,19 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Server, Traced, answer, assert_error, attributes, exporter, number, status, text};
+use common::{Call, Server, Traced, answer, assert_error, attributes, exporter, number, status, text};
 use futures_util::StreamExt;
 use http::Extensions;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Method, Request, Response};
+use reqwest::{Method, Request};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use trace_core::otlp::OwnedValue;
 use trace_core::sampler::AnySampler;
 use trace_core::{Baggage, Context, Propagator, SpanKind, Tracer};
-use trace_reqwest::reqwest_middleware::{self, ClientBuilder, ClientWithMiddleware, Middleware, Next};
+use trace_reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
 use trace_reqwest::{KnownMethods, QueryRedaction, TraceMiddleware, UrlTemplate};
 
 fn client(tracer: Tracer) -> ClientWithMiddleware {
@@ -470,7 +470,7 @@ impl Middleware for Around {
         request: Request,
         extensions: &'life1 mut Extensions,
         next: Next<'life2>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = reqwest_middleware::Result<Response>> + Send + 'async_trait>>
+    ) -> Call<'async_trait>
     where
         'life0: 'async_trait,
         'life1: 'async_trait,

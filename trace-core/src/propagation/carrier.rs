@@ -6,8 +6,8 @@ use std::hash::{BuildHasher, Hash};
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
-use super::trace_context::Pending;
-use crate::context::{SpanContext, Text};
+use super::trace_context::{Pending, put_traceparent};
+use crate::context::Text;
 
 /// Something that header lines can be read from.
 ///
@@ -193,7 +193,7 @@ impl<I: Injector + ?Sized> Injector for &mut I {
     }
 }
 
-/// Up to this many headers are looked at one by one: hashing a name takes as long as looking at five.
+/// Up to this many headers are looked at one by one, for three names at once: hashing one takes as long as looking at five.
 const FEW: usize = 16;
 
 impl Extractor for HeaderMap {
@@ -248,20 +248,6 @@ impl Injector for HeaderMap {
     }
 }
 
-// The two are the only places of the crate that give a map a `HeaderName` by value, each by a function of its own, and so those that
-// the compiler puts the map's code into. Were it a call, name and value would be written to memory for it and read back at once by
-// wider loads, which wait for what was written: a third more for each header.
-
-/// Sets the header that nearly every call has: the hash of a constant name is a constant, else it takes a multiplication a byte.
-#[inline(never)]
-fn put_traceparent(headers: &mut HeaderMap, span: SpanContext) {
-    // It fails only when 32 768 headers are there already.
-    let _ = headers.try_insert(
-        const { HeaderName::from_static("traceparent") },
-        Text::of_traceparent(span).into_header_value(),
-    );
-}
-
 /// The value of a header before it is one.
 enum Given<'a> {
     Field(FieldValue<'a>),
@@ -269,6 +255,9 @@ enum Given<'a> {
 }
 
 /// Sets any header.
+// Only this and `put_traceparent` give a map a `HeaderName` by value, and look-ups are by text: so the compiler puts the map's code
+// into each. Were it a call, name and value would be written to memory for it and read back at once by wider loads, which wait for
+// what was written: a third more for each header.
 #[inline(never)]
 fn put(headers: &mut HeaderMap, name: &'static str, value: Given<'_>) {
     let value = match value {
@@ -290,7 +279,7 @@ fn put(headers: &mut HeaderMap, name: &'static str, value: Given<'_>) {
         },
     };
     // Fails as above.
-    let _ = headers.try_append(&name, value);
+    let _ = headers.try_append(name, value);
 }
 
 /// A map whose keys are found in any case by looking at all of them: the metadata of a message are few.

@@ -5,8 +5,10 @@ use std::fmt;
 use std::ops::Deref;
 use std::sync::OnceLock;
 
+use http::{HeaderMap, HeaderName};
+
 use super::{Extractor, FieldValue, Injector, Lines, W3cLines};
-use crate::context::{SpanContext, TraceFlags, TraceState, TraceStateParser, grammar};
+use crate::context::{SpanContext, Text, TraceFlags, TraceState, TraceStateParser, grammar};
 use crate::id::{read_ids, write_ids};
 
 /// The header that names the trace, the calling span and the flags. Sent in lower case, received in any.
@@ -201,6 +203,18 @@ pub(super) fn inject_parts(
         None => carrier.remove(TRACESTATE),
     }
     carrier.set_field(TRACEPARENT, FieldValue::traceparent(&Pending::new(span)));
+}
+
+/// Sets the header that nearly every call has.
+// Away from what else hashes names, so that the compiler puts the hash's code here, too, and knows what comes out: it takes a
+// multiplication a byte.
+#[inline(never)]
+pub(super) fn put_traceparent(headers: &mut HeaderMap, span: SpanContext) {
+    // It fails only when 32 768 headers are there already.
+    let _ = headers.try_insert(
+        const { HeaderName::from_static("traceparent") },
+        Text::of_traceparent(span).into_header_value(),
+    );
 }
 
 /// The byte of two lower-case hex digits.

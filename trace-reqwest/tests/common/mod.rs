@@ -3,11 +3,12 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, Request, Response, Version};
+use http::{Extensions, HeaderMap, Method, Request, Response, Version};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -19,6 +20,7 @@ use trace_core::config::{ExporterConfig, OtlpConfig, Protocol};
 use trace_core::otlp::{OwnedValue, SpanData};
 use trace_core::testing::Collector;
 use trace_core::{SpanId, SpanKind, StatusCode, TraceId, Tracer, TracerBuilder, Traces};
+use trace_reqwest::reqwest_middleware::{self, Middleware, Next};
 
 /// Long enough that only a failure takes so long.
 pub const SOON: Duration = Duration::from_secs(20);
@@ -206,4 +208,29 @@ pub fn answer(code: u16, headers: &[(&str, &str)]) -> Answer {
 
 pub fn redirect(code: u16, location: &str) -> Answer {
     answer(code, &[("location", location)])
+}
+
+pub type Call<'a> = Pin<Box<dyn Future<Output = reqwest_middleware::Result<reqwest::Response>> + Send + 'a>>;
+
+/// A middleware that is a function, and begins when it is called: reqwest-middleware calls a bare function when it is polled.
+pub struct AtOnce<F>(pub F);
+
+impl<F> Middleware for AtOnce<F>
+where
+    F: for<'a> Fn(reqwest::Request, &'a mut Extensions, Next<'a>) -> Call<'a> + Send + Sync + 'static,
+{
+    fn handle<'life0, 'life1, 'life2, 'async_trait>(
+        &'life0 self,
+        request: reqwest::Request,
+        extensions: &'life1 mut Extensions,
+        next: Next<'life2>,
+    ) -> Call<'async_trait>
+    where
+        'life0: 'async_trait,
+        'life1: 'async_trait,
+        'life2: 'async_trait,
+        Self: 'async_trait,
+    {
+        (self.0)(request, extensions, next)
+    }
 }
