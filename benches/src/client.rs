@@ -277,6 +277,10 @@ impl Middleware for Identity {
         'c: 'd,
     {
         let call = next.run(request, extensions);
+        #[expect(
+            clippy::redundant_async_block,
+            reason = "its box is what any middleware needs that waits for a response"
+        )]
         Box::pin(async move { call.await })
     }
 }
