@@ -83,9 +83,17 @@ impl fmt::Display for Machine {
     }
 }
 
+/// Its name, and its family and model, where they are told: a name is often shared by generations that are not alike.
 fn processor(cpuinfo: &str) -> String {
-    let name = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(':'));
-    name.map_or("unknown processor", |(_, name)| name.trim()).to_owned()
+    let field = |name: &str| {
+        let mut fields = cpuinfo.lines().filter_map(|line| line.split_once(':'));
+        fields.find(|(key, _)| key.trim_end() == name).map(|(_, value)| value.trim())
+    };
+    let name = field("model name").unwrap_or("unknown processor");
+    match (field("cpu family"), field("model")) {
+        (Some(family), Some(model)) => format!("{name} (family {family}, model {model})"),
+        _ => name.to_owned(),
+    }
 }
 
 fn rustc() -> String {
@@ -121,6 +129,9 @@ mod tests {
 
     #[test]
     fn the_processor_is_named() {
-        assert_eq!(processor("vendor_id\t: X\nmodel name\t: Some CPU @ 2 GHz\n"), "Some CPU @ 2 GHz");
+        let told = "cpu family\t: 25\nmodel\t\t: 17\nmodel name\t: Some CPU @ 2 GHz\n\ncpu family\t: 26\n";
+        assert_eq!(processor(told), "Some CPU @ 2 GHz (family 25, model 17)");
+        assert_eq!(processor("vendor_id\t: X\nmodel name\t: Some CPU\n"), "Some CPU");
+        assert_eq!(processor(""), "unknown processor");
     }
 }
