@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -176,7 +177,9 @@ impl Backend {
     /// What happens in the middle of the work.
     pub(crate) fn midway(&self) {
         if self.moves {
-            let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2));
+            // One of its own: a port that one collector left may be given to another, which will move too.
+            static NEXT: AtomicU8 = AtomicU8::new(1);
+            let address = IpAddr::V4(Ipv4Addr::new(127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed)));
             self.collector.move_to(address).unwrap();
             self.names.point(NAME, address);
         }
