@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{AtOnce, Call, Server, Traced, assert_error, number, text};
+use common::{Call, Server, Traced, assert_error, at_once, number, text};
 use http::Extensions;
 use reqwest::Request;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
@@ -163,9 +163,9 @@ async fn a_panic_below_is_told_and_goes_on() {
     let built = || ClientBuilder::from_client(client(&traced));
     for client in [
         of_ones_own().with(panics).build(),
-        of_ones_own().with(AtOnce(panics)).build(),
+        of_ones_own().with(at_once(panics)).build(),
         built().with(panics).build(),
-        built().with(AtOnce(panics)).build(),
+        built().with(at_once(panics)).build(),
     ] {
         traced.collector.clear();
         let call = tokio::spawn(client.get("http://127.0.0.1:1/").send());

@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::task::{self, Poll};
 use std::time::Duration;
 
-use common::{AtOnce, Call, SOON, Server, Traced, answer, assert_error, number, redirect, status, text};
+use common::{Call, SOON, Server, Traced, answer, assert_error, at_once, number, redirect, status, text};
 use http::Extensions;
 use reqwest::header::{AUTHORIZATION, COOKIE, HeaderMap, HeaderValue};
 use reqwest::{Body, Method, Request, Response, ResponseBuilderExt};
@@ -196,7 +196,7 @@ async fn a_way_back_does_not_bring_the_secrets_back() {
     other.set(elsewhere.url("/")).unwrap();
     let cookies = Arc::new(Mutex::default());
     builder(&traced)
-        .with(Signer(cookies.clone()))
+        .with(signer(cookies.clone()))
         .build()
         .unwrap()
         .get(server.url("/"))
@@ -213,25 +213,12 @@ async fn a_way_back_does_not_bring_the_secrets_back() {
 }
 
 /// Adds a secret to every request, as middlewares do that know of one server only, and notes whether there was one.
-struct Signer(Arc<Mutex<Vec<bool>>>);
-
-impl Middleware for Signer {
-    fn handle<'life0, 'life1, 'life2, 'async_trait>(
-        &'life0 self,
-        mut request: Request,
-        extensions: &'life1 mut Extensions,
-        next: Next<'life2>,
-    ) -> Call<'async_trait>
-    where
-        'life0: 'async_trait,
-        'life1: 'async_trait,
-        'life2: 'async_trait,
-        Self: 'async_trait,
-    {
-        self.0.lock().unwrap().push(request.headers().contains_key(COOKIE));
+fn signer(cookies: Arc<Mutex<Vec<bool>>>) -> impl Middleware {
+    at_once(move |mut request, extensions, next| {
+        cookies.lock().unwrap().push(request.headers().contains_key(COOKIE));
         request.headers_mut().insert(AUTHORIZATION, HeaderValue::from_static("s3cret"));
         next.run(request, extensions)
-    }
+    })
 }
 
 fn secret_headers() -> HeaderMap {
@@ -419,38 +406,22 @@ async fn the_timeout_of_a_request_is_one_for_all_hops() {
     assert_error(traced.client_spans().await.last().unwrap(), Some("timeout"));
 }
 
-/// Answers by itself, with a redirect.
-struct MadeUp {
-    /// Whether it says where the response is from.
-    has_url: bool,
-}
-
-impl Middleware for MadeUp {
-    fn handle<'life0, 'life1, 'life2, 'async_trait>(
-        &'life0 self,
-        request: Request,
-        _: &'life1 mut Extensions,
-        _: Next<'life2>,
-    ) -> Call<'async_trait>
-    where
-        'life0: 'async_trait,
-        'life1: 'async_trait,
-        'life2: 'async_trait,
-        Self: 'async_trait,
-    {
+/// Answers by itself, with a redirect; it may say where the response is from.
+fn made_up(has_url: bool) -> impl Middleware {
+    at_once(move |request, _, _| {
         let mut response = http::Response::builder().status(302).header("location", "/login");
-        if self.has_url {
+        if has_url {
             response = response.url(request.url().clone());
         }
         let response = response.body("").unwrap();
         Box::pin(async { Ok(response.into()) })
-    }
+    })
 }
 
 #[tokio::test]
 async fn a_redirect_that_a_middleware_makes_up_is_followed_within_the_limit() {
     let traced = Traced::start();
-    let client = builder(&traced).with(MadeUp { has_url: true }).build().unwrap();
+    let client = builder(&traced).with(made_up(true)).build().unwrap();
     let error = client.get("http://127.0.0.1:1/").send().await.unwrap_err();
     assert!(error.is_middleware());
     assert_eq!(error.to_string(), "too many redirects");
@@ -460,7 +431,7 @@ async fn a_redirect_that_a_middleware_makes_up_is_followed_within_the_limit() {
 #[tokio::test]
 async fn a_redirect_from_nowhere_is_for_the_caller() {
     let traced = Traced::start();
-    let client = builder(&traced).with(MadeUp { has_url: false }).build().unwrap();
+    let client = builder(&traced).with(made_up(false)).build().unwrap();
     // Followed, it would go to a host that reqwest made up, and take the secret along.
     let call = client.get("http://127.0.0.1:1/").header(AUTHORIZATION, "s3cret").send();
     let response = call.await.unwrap();
@@ -541,8 +512,8 @@ async fn a_hop_is_gone_before_the_next_one_has_the_extensions() {
     }
 
     let traced = Traced::start();
-    let below = ClientBuilder::from_client(client(&traced)).with(AtOnce(keeping)).build();
-    let above = builder(&traced).with(AtOnce(keeping)).build().unwrap();
+    let below = ClientBuilder::from_client(client(&traced)).with(at_once(keeping)).build();
+    let above = builder(&traced).with(at_once(keeping)).build().unwrap();
     for client in [below, above] {
         let mut extensions = Extensions::new();
         let request = client.get("http://a.example/").build().unwrap();

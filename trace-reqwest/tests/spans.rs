@@ -9,19 +9,18 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use bytes::Bytes;
-use common::{Call, Server, Traced, answer, assert_error, attributes, exporter, number, status, text};
+use common::{Server, Traced, answer, assert_error, at_once, attributes, exporter, number, status, text};
 use futures_util::StreamExt;
-use http::Extensions;
 use http_body_util::{BodyExt, StreamBody};
 use hyper::body::Frame;
+use reqwest::Method;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
-use reqwest::{Method, Request};
 use reqwest_retry::RetryTransientMiddleware;
 use reqwest_retry::policies::ExponentialBackoff;
 use trace_core::otlp::OwnedValue;
 use trace_core::sampler::AnySampler;
 use trace_core::{Baggage, Context, Propagator, SpanKind, Tracer};
-use trace_reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware, Middleware, Next};
+use trace_reqwest::reqwest_middleware::{ClientBuilder, ClientWithMiddleware};
 use trace_reqwest::{KnownMethods, QueryRedaction, TraceMiddleware, UrlTemplate};
 
 fn client(tracer: Tracer) -> ClientWithMiddleware {
@@ -461,31 +460,16 @@ async fn a_url_that_is_not_http_is_no_request() {
     assert_eq!(traced.spans().await, []);
 }
 
-/// Makes a span of its own around each request, that is current while the request is polled.
-struct Around(Tracer);
-
-impl Middleware for Around {
-    fn handle<'life0, 'life1, 'life2, 'async_trait>(
-        &'life0 self,
-        request: Request,
-        extensions: &'life1 mut Extensions,
-        next: Next<'life2>,
-    ) -> Call<'async_trait>
-    where
-        'life0: 'async_trait,
-        'life1: 'async_trait,
-        'life2: 'async_trait,
-        Self: 'async_trait,
-    {
-        Box::pin(async move { self.0.span("around").start().run(next.run(request, extensions)).await })
-    }
-}
-
 #[tokio::test]
 async fn a_span_of_a_middleware_is_the_parent_of_what_it_runs_and_a_child_of_what_runs_it() {
     let traced = Traced::start();
     let server = Server::ok().await;
-    let around = || Around(traced.tracer());
+    let tracer = traced.tracer();
+    let around = || {
+        at_once(move |request, extensions, next| {
+            Box::pin(async move { tracer.span("around").start().run(next.run(request, extensions)).await })
+        })
+    };
     let builder = || trace_reqwest::builder(reqwest::Client::builder()).tracer(traced.tracer());
     let above = builder().with(around()).build().unwrap();
     let below = ClientBuilder::from_client(client(traced.tracer())).with(around()).build();

@@ -213,7 +213,15 @@ pub fn redirect(code: u16, location: &str) -> Answer {
 pub type Call<'a> = Pin<Box<dyn Future<Output = reqwest_middleware::Result<reqwest::Response>> + Send + 'a>>;
 
 /// A middleware that is a function, and begins when it is called: reqwest-middleware calls a bare function when it is polled.
-pub struct AtOnce<F>(pub F);
+pub struct AtOnce<F>(F);
+
+/// The bound tells the compiler the lifetimes of a closure.
+pub fn at_once<F>(call: F) -> AtOnce<F>
+where
+    F: for<'a> Fn(reqwest::Request, &'a mut Extensions, Next<'a>) -> Call<'a> + Send + Sync + 'static,
+{
+    AtOnce(call)
+}
 
 impl<F> Middleware for AtOnce<F>
 where
