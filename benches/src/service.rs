@@ -253,6 +253,13 @@ struct Phase {
     lost: f64,
 }
 
+/// How often each server has its turn, and for how long.
+#[derive(Clone, Copy)]
+struct Slices {
+    count: usize,
+    ms: u64,
+}
+
 /// What came of a load for a short time.
 struct Slice {
     answered: Answered,
@@ -337,7 +344,13 @@ impl Runner<'_> {
     }
 
     fn repetition(&self, stacks: &[&Stack], health: Health) -> io::Result<Vec<Measured>> {
-        let (warm_up, slices, slice) = if self.effort.is_quick() { (100, 3, 60) } else { (300, 16, 100) };
+        let (warm_up, full, modest) = if self.effort.is_quick() {
+            (100, Slices { count: 3, ms: 60 }, Slices { count: 3, ms: 60 })
+        } else {
+            // At full load a slice is short, so that the one of the bare server beside it is near; at a modest one, short slices
+            // would be mostly connecting.
+            (300, Slices { count: 53, ms: 30 }, Slices { count: 16, ms: 100 })
+        };
         let load = |pace, ms| Load { connections: CONNECTIONS, pace, time: Duration::from_millis(ms) };
         let mut servers = Vec::new();
         for stack in stacks {
@@ -345,21 +358,21 @@ impl Runner<'_> {
             server.serve(load(Pace::Full, warm_up))?;
             servers.push(server);
         }
-        let mut phase = |pace, slices| -> io::Result<Vec<Phase>> {
+        let mut phase = |pace, slices: Slices| -> io::Result<Vec<Phase>> {
             let mut all: Vec<_> = servers.iter().map(|_| Vec::new()).collect();
-            for turn in 0..slices {
+            for turn in 0..slices.count {
                 // Each comes first at some time, and none is always the one that is farthest from the bare one.
                 for place in 0..servers.len() {
                     let next = (turn + place) % servers.len();
-                    all[next].push(servers[next].serve(load(pace, slice))?);
+                    all[next].push(servers[next].serve(load(pace, slices.ms))?);
                 }
             }
             let bare = &all[0];
             Ok(all.iter().map(|slices| Phase::of(slices, bare)).collect())
         };
         // What a collector that takes nothing does to a server shows most at full load.
-        let modest_slices = if health == Health::Healthy { slices } else { 0 };
-        let phases = phase(MODEST, modest_slices)?.into_iter().zip(phase(Pace::Full, slices)?);
+        let modest = if health == Health::Healthy { modest } else { Slices { count: 0, ms: 0 } };
+        let phases = phase(MODEST, modest)?.into_iter().zip(phase(Pace::Full, full)?);
         let resident = servers.iter().map(|server| server.process.resident_bytes() as f64 / MIB);
         let measured = phases.zip(resident);
         Ok(measured.map(|((modest, full), resident_mib)| Measured { modest, full, resident_mib }).collect())
