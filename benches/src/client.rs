@@ -10,11 +10,12 @@ use reqwest_tracing::TracingMiddleware;
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_otel::trace::HttpLayer;
-use trace_core::{SpanKind, Tracer};
+use trace_core::{EncodedAttributes, Key, Span, SpanKind, Tracer, Value, semconv};
 use tracing::Level;
 
 use crate::exporters::{self, Sampled};
 use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
+use crate::least::encoded;
 
 pub(crate) const BENCH: Bench = Bench {
     name: "client",
@@ -23,9 +24,9 @@ pub(crate) const BENCH: Bench = Bench {
                tracing takes. Without a network, the innermost middleware of reqwest-middleware answers at once, which leaves what \
                the layers themselves cost, exactly; there is no connection then whose address a span could tell. *identity* is what \
                reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. *a constant \
-               header* is one that is there in advance, and is added to each request by hand; *and an empty span* is a middleware \
-               that adds it, and makes a span that tells nothing: a bound of what any middleware takes that traces. fastrace-reqwest \
-               makes no span: it sends on the `traceparent` of the current one, as a header that is added to each request by hand, \
+               header* is one that is there in advance, and is added to each request by hand. *a ready span and its header* is a \
+               bound of what any middleware takes that traces: it never looks at a request, and its span tells as much as \
+               trace-reqwest's, by our pipeline, but encoded in advance. fastrace-reqwest makes no span: it sends on the `traceparent` of the current one, as a header that is added to each request by hand, \
                without a middleware. reqwest-tracing's span, by default, has no `url.full`; tower-otel's has every header.",
     cases: &[
         Case {
@@ -36,7 +37,7 @@ pub(crate) const BENCH: Bench = Bench {
                 Entry::new(REQWEST, reqwest_alone),
                 Entry::new(MIDDLEWARE, middleware_alone),
                 Entry::new(CONSTANT, constant_header),
-                Entry::new(EMPTY, empty_span),
+                Entry::new(READY, ready_span),
                 Entry::new(OURS, |collector| ours(collector, Sampled::Yes)),
                 Entry::new(FASTRACE, |collector| fastrace(collector, Sampled::Yes)),
                 Entry::new(REQWEST_TRACING, |collector| reqwest_tracing(collector, Sampled::Yes)),
@@ -44,7 +45,7 @@ pub(crate) const BENCH: Bench = Bench {
             ],
             ratios: &[
                 Ratio::new(OURS, FASTRACE, 0.6),
-                Ratio::shown(EMPTY, FASTRACE),
+                Ratio::shown(READY, FASTRACE),
                 Ratio::shown(OURS, REQWEST_TRACING),
                 Ratio::shown(OURS, TOWER_OTEL),
             ],
@@ -57,7 +58,7 @@ pub(crate) const BENCH: Bench = Bench {
                 Entry::new(ANSWERED, |_| answered_alone()),
                 Entry::new(IDENTITY, |_| answered_identity()),
                 Entry::new(CONSTANT, |_| answered_constant_header()),
-                Entry::new(EMPTY, answered_empty_span),
+                Entry::new(READY, answered_ready_span),
                 Entry::new(OURS, |collector| answered_ours(collector, Sampled::Yes)),
                 Entry::new(FASTRACE, |collector| answered_fastrace(collector, Sampled::Yes)),
                 Entry::new(REQWEST_TRACING, |c| answered_reqwest_tracing(c, Sampled::Yes)),
@@ -65,7 +66,7 @@ pub(crate) const BENCH: Bench = Bench {
             ],
             ratios: &[
                 Ratio::new(OURS, FASTRACE, 0.6),
-                Ratio::shown(EMPTY, FASTRACE),
+                Ratio::shown(READY, FASTRACE),
                 Ratio::shown(OURS, REQWEST_TRACING),
                 Ratio::shown(OURS, TOWER_OTEL),
             ],
@@ -96,7 +97,7 @@ const MIDDLEWARE: &str = "reqwest-middleware, with none";
 const ANSWERED: &str = "reqwest-middleware, answered at once";
 const IDENTITY: &str = "identity";
 const CONSTANT: &str = "a constant header";
-const EMPTY: &str = "a constant header and an empty span";
+const READY: &str = "a ready span and its header";
 const OURS: &str = "trace-reqwest";
 const FASTRACE: &str = "fastrace-reqwest, no span";
 const REQWEST_TRACING: &str = "reqwest-tracing";
@@ -147,11 +148,13 @@ fn constant_header(collector: &Collector) -> Subject {
     })
 }
 
-fn empty_span(collector: &Collector) -> Subject {
+fn ready_span(collector: &Collector) -> Subject {
     let tracer = exporters::ours(collector, Sampled::Yes);
     exporters::stand_in_ours(tracer);
     let client = reqwest::Client::builder().redirect(Policy::none()).retry(retry::never()).build();
-    let client = ClientBuilder::new(client.expect("reqwest can set itself up")).with(EmptySpan).build();
+    let client = ClientBuilder::new(client.expect("reqwest can set itself up"))
+        .with(ReadySpan::new(tracer, true))
+        .build();
     calling(collector, move |url| client.get(url).send().map(served))
         .drained_by(move || exporters::drain_ours(tracer))
 }
@@ -244,10 +247,10 @@ fn answered_constant_header() -> Subject {
     answered(move |url| client.get(url).header(TRACEPARENT, CONSTANT_TRACEPARENT).send().map(served))
 }
 
-fn answered_empty_span(collector: &Collector) -> Subject {
+fn answered_ready_span(collector: &Collector) -> Subject {
     let tracer = exporters::ours(collector, Sampled::Yes);
     exporters::stand_in_ours(tracer);
-    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(EmptySpan));
+    let client = answering(ClientBuilder::new(reqwest::Client::new()).with(ReadySpan::new(tracer, false)));
     answered(move |url| client.get(url).send().map(served)).drained_by(move || exporters::drain_ours(tracer))
 }
 
@@ -259,8 +262,43 @@ const CONSTANT_TRACEPARENT: HeaderValue =
 /// A middleware that waits for the response, and does nothing.
 struct Identity;
 
-/// The least middleware that traces: a header that is there already, and a span that tells nothing.
-struct EmptySpan;
+/// The least middleware that traces: its span tells what was encoded in advance, and the request of the span.
+struct ReadySpan {
+    tracer: Tracer,
+    /// What is known of a request.
+    request: &'static [EncodedAttributes],
+    /// And of the response.
+    response: &'static [EncodedAttributes],
+}
+
+impl ReadySpan {
+    /// For calls that go through a connection, or are answered at once.
+    fn new(tracer: Tracer, connection: bool) -> Self {
+        let (host, port) = if connection { ("127.0.0.1", 43181) } else { ("items.example.com", 8080) };
+        let url = format!("http://{host}:{port}/items/3419");
+        let mut response: Vec<(Key<'_>, Value<'_>)> = vec![
+            (semconv::HTTP_RESPONSE_STATUS_CODE, 200.into()),
+            (semconv::NETWORK_PROTOCOL_VERSION, "1.1".into()),
+        ];
+        if connection {
+            response.push((semconv::NETWORK_PEER_ADDRESS, host.into()));
+            response.push((semconv::NETWORK_PEER_PORT, port.into()));
+        }
+        let request = [
+            (semconv::HTTP_REQUEST_METHOD, "GET".into()),
+            (semconv::SERVER_ADDRESS, host.into()),
+            (semconv::SERVER_PORT, port.into()),
+            (semconv::URL_FULL, url.as_str().into()),
+        ];
+        Self { tracer, request: encoded(&request), response: encoded(&response) }
+    }
+}
+
+fn tell(span: &mut Span, all: &[EncodedAttributes]) {
+    if let Some(mut span) = span.attributes() {
+        all.iter().for_each(|attributes| span.set_encoded(attributes));
+    }
+}
 
 // By hand, with one box for each, and the request in none: `async_trait` and middlewares that are functions have two boxes.
 
@@ -285,7 +323,7 @@ impl Middleware for Identity {
     }
 }
 
-impl Middleware for EmptySpan {
+impl Middleware for ReadySpan {
     fn handle<'a, 'b, 'c, 'd>(
         &'a self,
         mut request: Request,
@@ -297,11 +335,13 @@ impl Middleware for EmptySpan {
         'b: 'd,
         'c: 'd,
     {
-        request.headers_mut().insert(TRACEPARENT, CONSTANT_TRACEPARENT);
-        let span = trace_core::span("GET").kind(SpanKind::Client).start();
+        let mut span = self.tracer.span("GET").kind(SpanKind::Client).start();
+        self.tracer.propagator().inject(span.context(), request.headers_mut());
+        tell(&mut span, self.request);
         let call = next.run(request, extensions);
         Box::pin(async move {
             let result = call.await;
+            tell(&mut span, self.response);
             drop(span);
             result
         })
@@ -350,7 +390,46 @@ fn served<E: std::error::Error>(result: Result<Response, E>) -> Response {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::harness;
+
+    #[tokio::test]
+    async fn the_bound_tells_what_the_middleware_tells() {
+        let collector = trace_core::testing::Collector::start().await.unwrap();
+        let endpoint = format!("{}/v1/traces", collector.http_endpoint());
+        let tracer = exporters::ours(&harness::Collector { endpoint }, Sampled::Yes);
+        let server = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+        let port = server.local_addr().unwrap().port();
+        let router = axum::Router::new().fallback(async || "");
+        tokio::spawn(async { axum::serve(server, router).await });
+        let bound =
+            |connection| ClientBuilder::new(reqwest::Client::new()).with(ReadySpan::new(tracer, connection));
+        let clients = [
+            (traced(tracer), format!("http://127.0.0.1:{port}/items/3419")),
+            (bound(true).build(), format!("http://127.0.0.1:{port}/items/3419")),
+            (
+                answering(ClientBuilder::from_client(traced(tracer))),
+                "http://items.example.com:8080/items/3419".to_owned(),
+            ),
+            (answering(bound(false)), "http://items.example.com:8080/items/3419".to_owned()),
+        ];
+        let mut told = Vec::new();
+        for (calls, (client, url)) in (1..).zip(&clients) {
+            assert_eq!(client.get(url).send().await.unwrap().status(), 200);
+            let spans = collector.wait_for_spans(calls, Duration::from_secs(20)).await.unwrap();
+            let span = spans.last().unwrap();
+            let mut attributes = span.attributes.clone();
+            attributes.sort_by(|one, other| one.0.cmp(&other.0));
+            told.push((span.name.clone(), span.kind, attributes));
+        }
+        assert_eq!(told[2], told[3]);
+        // The port is another one each time.
+        let keys =
+            |told: &(_, _, Vec<(String, _)>)| told.2.iter().map(|(key, _)| key.clone()).collect::<Vec<_>>();
+        assert_eq!(keys(&told[0]), keys(&told[1]));
+    }
 
     #[test]
     fn the_innermost_middleware_answers_at_once() {

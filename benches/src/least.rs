@@ -14,6 +14,19 @@ use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use trace_core::{EncodedAttributes, Key, Span, SpanKind, Tracer, Value, semconv};
 
+/// Attributes, encoded once and for all.
+pub(crate) fn encoded(attributes: &[(Key<'_>, Value<'_>)]) -> &'static [EncodedAttributes] {
+    let mut encoded = vec![EncodedAttributes::new()];
+    for (key, value) in attributes {
+        if !encoded.last_mut().is_some_and(|last| last.add(*key, *value)) {
+            let mut next = EncodedAttributes::new();
+            assert!(next.add(*key, *value), "it is short");
+            encoded.push(next);
+        }
+    }
+    encoded.leak()
+}
+
 /// Wraps a service in [`Least`].
 #[derive(Clone)]
 pub(crate) struct LeastLayer {
@@ -48,15 +61,7 @@ impl LeastLayer {
             ),
             (semconv::HTTP_RESPONSE_STATUS_CODE, 200.into()),
         ];
-        let mut encoded = vec![EncodedAttributes::new()];
-        for (key, value) in attributes {
-            if !encoded.last_mut().is_some_and(|last| last.add(key, value)) {
-                let mut next = EncodedAttributes::new();
-                assert!(next.add(key, value), "it is short");
-                encoded.push(next);
-            }
-        }
-        Self { tracer, attributes: encoded.leak() }
+        Self { tracer, attributes: encoded(&attributes) }
     }
 }
 
