@@ -193,28 +193,43 @@ pub(crate) struct Part {
     kind: Kind,
     along: Along,
     endpoint: String,
-    /// How often a point is measured.
+    /// How often a point is measured, at the least.
     bursts: usize,
     points: Vec<usize>,
 }
 
-/// Measures the points, and prints for each what a span costs and what is resident; and at last how many spans there were.
+/// Measures the points, and prints for each what a span costs and what is resident after it; and at last how many spans there were.
 pub(crate) fn work(part: &Part) -> io::Result<()> {
     let tracing = Tracing::new(part.kind, &Collector { endpoint: part.endpoint.clone() });
     let subject = tracing.subject(TRACE_SPANS);
     let mut made = warm_up(&subject);
     let mut served = 0;
-    for &point in &part.points {
-        let cost_ns = match part.along {
-            Along::Trace => in_a_trace(&tracing.subject(point), point, part.bursts, &mut made),
-            Along::Threads => on_threads(&subject, point, part.bursts, &mut made),
-            Along::Requests => after_requests(&subject, point, &mut served, &mut made),
-        };
-        println!("{cost_ns} {}", memory::resident_bytes(std::process::id()));
+    let (rounds, bursts) = match part.along {
+        Along::Trace | Along::Threads => (ROUNDS, part.bursts.div_ceil(ROUNDS)),
+        // What a process has served it cannot serve for the first time again.
+        Along::Requests => (1, part.bursts),
+    };
+    let mut costs: Vec<_> = part.points.iter().map(|_| Vec::new()).collect();
+    let mut resident = vec![0; part.points.len()];
+    for _ in 0..rounds {
+        for (place, &point) in part.points.iter().enumerate() {
+            costs[place].extend(match part.along {
+                Along::Trace => in_a_trace(&tracing.subject(point), point, bursts, &mut made),
+                Along::Threads => on_threads(&subject, point, bursts, &mut made),
+                Along::Requests => after_requests(&subject, point, &mut served, &mut made),
+            });
+            resident[place] = memory::resident_bytes(std::process::id());
+        }
+    }
+    for (costs, resident) in costs.iter().zip(resident) {
+        println!("{} {resident}", median(costs));
     }
     println!("{made}");
     Ok(())
 }
+
+/// How often a process goes through the points: what disturbs it for a while disturbs some of the bursts at each.
+const ROUNDS: usize = 4;
 
 /// Makes spans until clocks are calibrated and buffers have grown, and says how many.
 fn warm_up(subject: &Subject) -> usize {
@@ -246,7 +261,7 @@ const THREAD_TRACES: usize = 100;
 /// Bursts at each point that are not measured either.
 const WARM_UP: usize = 3;
 
-fn in_a_trace(subject: &Subject, spans: usize, bursts: usize, made: &mut usize) -> f64 {
+fn in_a_trace(subject: &Subject, spans: usize, bursts: usize, made: &mut usize) -> Vec<f64> {
     let traces = (BURST_SPANS / spans).max(1);
     let mut costs = Vec::new();
     for burst in 0..WARM_UP + bursts {
@@ -257,10 +272,10 @@ fn in_a_trace(subject: &Subject, spans: usize, bursts: usize, made: &mut usize) 
             costs.push(cost);
         }
     }
-    median(&costs)
+    costs
 }
 
-fn on_threads(subject: &Subject, threads: usize, bursts: usize, made: &mut usize) -> f64 {
+fn on_threads(subject: &Subject, threads: usize, bursts: usize, made: &mut usize) -> Vec<f64> {
     let sleeping = Barrier::new(threads);
     let arrived = AtomicUsize::new(0);
     let work = |thread: usize| {
@@ -290,11 +305,11 @@ fn on_threads(subject: &Subject, threads: usize, bursts: usize, made: &mut usize
     *made += threads * (WARM_UP + bursts) * THREAD_TRACES * TRACE_SPANS;
     let spans = (threads * THREAD_TRACES * TRACE_SPANS) as f64;
     let burst = |burst: usize| times.iter().map(|times| times[burst]).sum::<f64>() / spans;
-    median(&(WARM_UP..WARM_UP + bursts).map(burst).collect::<Vec<_>>())
+    (WARM_UP..WARM_UP + bursts).map(burst).collect()
 }
 
 /// Serves until there were so many requests in all.
-fn after_requests(subject: &Subject, requests: usize, served: &mut usize, made: &mut usize) -> f64 {
+fn after_requests(subject: &Subject, requests: usize, served: &mut usize, made: &mut usize) -> Vec<f64> {
     let mut costs = Vec::new();
     while *served < requests {
         costs.push(burst_ns(subject, BURST_TRACES) / BURST_SPANS as f64);
@@ -302,7 +317,7 @@ fn after_requests(subject: &Subject, requests: usize, served: &mut usize, made: 
         *served += BURST_TRACES;
         *made += BURST_SPANS;
     }
-    median(&costs)
+    costs
 }
 
 fn burst_ns(subject: &Subject, traces: usize) -> f64 {
