@@ -10,12 +10,12 @@ use reqwest_tracing::TracingMiddleware;
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, ServiceExt, service_fn};
 use tower_otel::trace::HttpLayer;
-use trace_core::{EncodedAttributes, Key, Span, SpanKind, Tracer, Value, semconv};
+use trace_core::{EncodedAttributes, Key, SpanKind, Tracer, Value, semconv};
 use tracing::Level;
 
 use crate::exporters::{self, Sampled};
 use crate::harness::{Bench, Case, Collector, Entry, Ratio, Subject};
-use crate::least::encoded;
+use crate::least::{encoded, tell};
 
 pub(crate) const BENCH: Bench = Bench {
     name: "client",
@@ -26,8 +26,8 @@ pub(crate) const BENCH: Bench = Bench {
                reqwest-middleware needs for any middleware, and a part of what trace-reqwest and reqwest-tracing add. *a constant \
                header* is one that is there in advance, and is added to each request by hand. *a ready span and its header* is a \
                bound of what any middleware takes that traces: it never looks at a request, and its span tells as much as \
-               trace-reqwest's, by our pipeline, but encoded in advance. fastrace-reqwest makes no span: it sends on the `traceparent` of the current one, as a header that is added to each request by hand, \
-               without a middleware. reqwest-tracing's span, by default, has no `url.full`; tower-otel's has every header.",
+               trace-reqwest's, by our pipeline, but encoded in advance. fastrace-reqwest makes no span: it sends on the `traceparent` of \
+               the current one, as a header that is added to each request by hand, without a middleware. reqwest-tracing's span, by default, has no `url.full`; tower-otel's has every header.",
     cases: &[
         Case {
             name: "loopback, sampled",
@@ -291,12 +291,6 @@ impl ReadySpan {
             (semconv::URL_FULL, url.as_str().into()),
         ];
         Self { tracer, request: encoded(&request), response: encoded(&response) }
-    }
-}
-
-fn tell(span: &mut Span, all: &[EncodedAttributes]) {
-    if let Some(mut span) = span.attributes() {
-        all.iter().for_each(|attributes| span.set_encoded(attributes));
     }
 }
 

@@ -27,6 +27,14 @@ pub(crate) fn encoded(attributes: &[(Key<'_>, Value<'_>)]) -> &'static [EncodedA
     encoded.leak()
 }
 
+/// Sets attributes that were encoded once and for all.
+#[inline]
+pub(crate) fn tell(span: &mut Span, all: &[EncodedAttributes]) {
+    if let Some(mut span) = span.attributes() {
+        all.iter().for_each(|attributes| span.set_encoded(attributes));
+    }
+}
+
 /// Wraps a service in [`Least`].
 #[derive(Clone)]
 pub(crate) struct LeastLayer {
@@ -85,9 +93,7 @@ impl<S: Service<Request<Body>, Response = Response>> Service<Request<Body>> for 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let LeastLayer { tracer, attributes } = self.layer;
         let mut span = tracer.span("GET /items/{id}").kind(SpanKind::Server).start();
-        if let Some(mut span) = span.attributes() {
-            attributes.iter().for_each(|attributes| span.set_encoded(attributes));
-        }
+        tell(&mut span, attributes);
         LeastFuture { inner: self.inner.call(request), span: Some(span) }
     }
 }

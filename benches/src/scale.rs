@@ -204,11 +204,9 @@ pub(crate) fn work(part: &Part) -> io::Result<()> {
     let subject = tracing.subject(TRACE_SPANS);
     let mut made = warm_up(&subject);
     let mut served = 0;
-    let (rounds, bursts) = match part.along {
-        Along::Trace | Along::Threads => (ROUNDS, part.bursts.div_ceil(ROUNDS)),
-        // What a process has served it cannot serve for the first time again.
-        Along::Requests => (1, part.bursts),
-    };
+    // What a process has served it cannot serve for the first time again.
+    let rounds = if part.along == Along::Requests { 1 } else { ROUNDS };
+    let bursts = part.bursts.div_ceil(rounds);
     let mut costs: Vec<_> = part.points.iter().map(|_| Vec::new()).collect();
     let mut resident = vec![0; part.points.len()];
     for _ in 0..rounds {

@@ -345,7 +345,8 @@ impl Runner<'_> {
 
     fn repetition(&self, stacks: &[&Stack], health: Health) -> io::Result<Vec<Measured>> {
         let (warm_up, full, modest) = if self.effort.is_quick() {
-            (100, Slices { count: 3, ms: 60 }, Slices { count: 3, ms: 60 })
+            let few = Slices { count: 3, ms: 60 };
+            (100, few, few)
         } else {
             // At full load a slice is short, so that the one of the bare server beside it is near; at a modest one, short slices
             // would be mostly connecting.
