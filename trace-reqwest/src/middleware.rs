@@ -9,8 +9,7 @@ use reqwest::{Request, Response, Url};
 use reqwest_middleware::{Middleware, Next, Result};
 use trace_core::semconv::{
     HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE,
-    NETWORK_PEER_ADDRESS, NETWORK_PEER_PORT, NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL,
-    URL_TEMPLATE,
+    NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_TEMPLATE,
 };
 use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer};
 use trace_tower::client::UrlTemplate;
@@ -155,28 +154,37 @@ impl TraceMiddleware {
     fn describe(&self, span: &mut Span, request: &Request, call: Call, template: Option<&UrlTemplate>) {
         let Some(mut attributes) = span.attributes() else { return };
         let method = self.methods.name(request.method());
-        attributes.set(HTTP_REQUEST_METHOD, method.attribute());
+        let url = request.url();
+        let written = url.host_str();
+        let is_bare = url.query().is_none()
+            && url.fragment().is_none()
+            && written.is_some_and(|host| has_no_user_info(url, host));
+        let host = written.map(|host| {
+            // The brackets around an IPv6 address belong to the URL, not to the address.
+            host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host)
+        });
+        match host {
+            // Nearly every URL inside a mesh.
+            Some(host) if is_bare => {
+                attributes.set_texts([
+                    (HTTP_REQUEST_METHOD, method.attribute()),
+                    (SERVER_ADDRESS, host),
+                    (URL_FULL, url.as_str()),
+                ]);
+            }
+            host => {
+                attributes.set(HTTP_REQUEST_METHOD, method.attribute());
+                if let Some(host) = host {
+                    attributes.set(SERVER_ADDRESS, host);
+                }
+                redacted(url, &self.redaction).set(&mut attributes, URL_FULL);
+            }
+        }
         if let Some(original) = method.original() {
             attributes.set(HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
-        let url = request.url();
-        let host = url.host_str();
-        if let Some(host) = host {
-            // The brackets around an IPv6 address belong to the URL, not to the address.
-            let literal = host.strip_prefix('[').and_then(|host| host.strip_suffix(']'));
-            attributes.set(SERVER_ADDRESS, literal.unwrap_or(host));
-        }
         if let Some(port) = url.port_or_known_default() {
             attributes.set(SERVER_PORT, port);
-        }
-        if url.query().is_none()
-            && url.fragment().is_none()
-            && host.is_some_and(|host| has_no_user_info(url, host))
-        {
-            // Nearly every URL inside a mesh.
-            attributes.set(URL_FULL, url.as_str());
-        } else {
-            redacted(url, &self.redaction).set(&mut attributes, URL_FULL);
         }
         if let Some(UrlTemplate(template)) = template {
             attributes.set(URL_TEMPLATE, *template);
@@ -298,8 +306,7 @@ fn record_response(span: &mut Span, response: &Response) {
             attributes.set(NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(peer) = response.remote_addr() {
-            attributes.set_ip(NETWORK_PEER_ADDRESS, peer.ip());
-            attributes.set(NETWORK_PEER_PORT, peer.port());
+            attributes.set_peer(&peer);
         }
     }
     if status.as_u16() >= 400 {

@@ -241,8 +241,7 @@ impl Options {
             set_server(&mut attributes, server, request.uri.scheme_str().unwrap_or_default());
         }
         if let Some(peer) = (self.peer)(request.extensions) {
-            attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, peer.ip());
-            attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
+            attributes.set_peer(&peer);
         }
     }
 }

@@ -122,11 +122,11 @@ pub(crate) unsafe fn copy(from: &[u8], to: *mut u8) {
         } else if len >= 4 {
             piece::<4>(from, to, 0);
             piece::<4>(from, to, len - 4);
-        } else if len >= 2 {
-            piece::<2>(from, to, 0);
-            piece::<2>(from, to, len - 2);
-        } else if len == 1 {
+        } else if len > 0 {
+            // One, two or three.
             piece::<1>(from, to, 0);
+            piece::<1>(from, to, len / 2);
+            piece::<1>(from, to, len - 1);
         }
     }
 }

@@ -15,6 +15,7 @@ use std::cell::UnsafeCell;
 use std::fmt::{self, Write};
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
+use std::net::SocketAddr;
 use std::panic::RefUnwindSafe;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering, fence};
@@ -27,6 +28,7 @@ use super::{EncodedAttributes, IpText, Key, Scope, Value, ip};
 use crate::clock::Anchor;
 use crate::context::Context;
 use crate::pipeline::Pipeline;
+use crate::semconv;
 
 pub(crate) struct SpanCell {
     references: AtomicUsize,
@@ -328,12 +330,114 @@ impl Attributes<'_> {
             (Some(known), _) if self.row.takes(known, name, value) => unsafe {
                 self.row.put(known, name, value)
             },
-            (Some(known), Value::Str(text)) => self.set_long_text(name, known, text),
-            (Some(known), Value::I64(number)) => self.set_other_number(name, known, number),
-            (None, Value::Str(text)) => self.set_text(name, None, text),
-            (None, Value::I64(number)) => self.set_number(name, None, number),
-            (_, other) => self.set_other(key, other),
+            (Some(known), Value::Str(text)) => self.aside(|this| this.set_long_text(name, known, text)),
+            (Some(known), Value::I64(number)) => {
+                self.aside(|this| this.set_other_number(name, known, number))
+            }
+            (None, Value::Str(text)) => self.aside(|this| this.set_text(name, None, text)),
+            (None, Value::I64(number)) => self.aside(|this| this.set_number(name, None, number)),
+            (_, other) => self.aside(|this| this.set_other(key, other)),
         }
+    }
+
+    /// Sets attributes by a call: `f` gets what this is at another place in memory, so that this has none, and where the next
+    /// attribute goes stays in registers for those that are set in line, before and afterwards.
+    ///
+    /// ```
+    /// use trace_core::{Attributes, semconv};
+    ///
+    /// #[cold]
+    /// fn set_unusual(attributes: &mut Attributes<'_>) {
+    ///     attributes.set("shop.is_unusual", true);
+    /// }
+    ///
+    /// # let is_unusual = true;
+    /// let mut span = trace_core::span("GET").start();
+    /// if let Some(mut attributes) = span.attributes() {
+    ///     attributes.set(semconv::HTTP_REQUEST_METHOD, "GET");
+    ///     if is_unusual {
+    ///         attributes.aside(set_unusual);
+    ///     }
+    ///     attributes.set(semconv::HTTP_ROUTE, "/orders/{id}");
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn aside(&mut self, f: impl FnOnce(&mut Attributes<'_>)) {
+        let Owned { cell, is_sole, .. } = self.owned;
+        // Should `f` panic, the other one commits what it has, and this one nothing.
+        self.owned.is_sole = false;
+        let mut other = Attributes { owned: Owned { cell, is_sole, exclusive: PhantomData }, row: self.row };
+        f(&mut other);
+        let other = ManuallyDrop::new(other);
+        self.row = other.row;
+        self.owned.is_sole = is_sole;
+    }
+
+    /// Sets some attributes whose values are texts, as [`set`](Self::set) would set each.
+    ///
+    /// That they can be set is found out once for all, if all are short and their keys those of the conventions: for attributes that
+    /// nearly every span of a kind has. Four at most; it does not compile with more.
+    ///
+    /// ```
+    /// use trace_core::semconv;
+    ///
+    /// let mut span = trace_core::span("GET /orders/{id}").start();
+    /// if let Some(mut attributes) = span.attributes() {
+    ///     attributes.set_texts([(semconv::HTTP_REQUEST_METHOD, "GET"), (semconv::HTTP_ROUTE, "/orders/{id}")]);
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn set_texts<const N: usize>(&mut self, texts: [(Key<'_>, &str); N]) {
+        // SAFETY: the row was made, or made anew, after the last change to the recorder.
+        if !unsafe { self.row.put_texts(&texts) } {
+            // A copy, because only what is looked at there needs a place in memory.
+            self.aside(|this| this.set_each_text(&{ texts }));
+        }
+    }
+
+    #[cold]
+    fn set_each_text(&mut self, texts: &[(Key<'_>, &str)]) {
+        texts.iter().for_each(|(key, text)| self.set_other(*key, Value::Str(text)));
+    }
+
+    /// Sets who is at the other end of a connection: `network.peer.address` and `network.peer.port`, each as [`set`](Self::set) would
+    /// set it.
+    ///
+    /// An address of IPv4 that came in IPv6's clothes is told without them.
+    ///
+    /// ```
+    /// use std::net::SocketAddr;
+    ///
+    /// let server = SocketAddr::from(([203, 0, 113, 195], 443));
+    /// let mut span = trace_core::span("GET").start();
+    /// if let Some(mut attributes) = span.attributes() {
+    ///     attributes.set_peer(&server);
+    /// }
+    /// ```
+    #[inline(always)]
+    pub fn set_peer(&mut self, peer: &SocketAddr) {
+        self.set_peer_as([semconv::NETWORK_PEER_ADDRESS], peer);
+    }
+
+    /// As [`set_peer`](Self::set_peer), for a connection by which a request came: the address is `client.address` too.
+    #[inline(always)]
+    pub fn set_client(&mut self, peer: &SocketAddr) {
+        self.set_peer_as([semconv::CLIENT_ADDRESS, semconv::NETWORK_PEER_ADDRESS], peer);
+    }
+
+    #[inline(always)]
+    fn set_peer_as<const N: usize>(&mut self, addresses: [Key<'static>; N], peer: &SocketAddr) {
+        // SAFETY: the row was made, or made anew, after the last change to the recorder.
+        if !unsafe { self.row.put_peer(addresses, semconv::NETWORK_PEER_PORT, peer) } {
+            self.aside(|this| this.set_other_peer(&{ addresses }, peer));
+        }
+    }
+
+    #[cold]
+    fn set_other_peer(&mut self, addresses: &[Key<'_>], peer: &SocketAddr) {
+        let text = IpText::from(peer.ip());
+        addresses.iter().for_each(|key| self.set_ip_text(key.as_str(), key.known_as(), text));
+        self.set_other(semconv::NETWORK_PEER_PORT, Value::from(peer.port()));
     }
 
     /// Sets an attribute of a text that is made piece by piece, where it belongs: for a text that would else be made somewhere
@@ -393,7 +497,7 @@ impl Attributes<'_> {
                 // fifteen letters of ASCII at most.
                 unsafe { self.row.put_padded(known, name, letters.to_le_bytes(), len) }
             }
-            (_, known) => self.set_ip_text(name, known, address),
+            (_, known) => self.aside(|this| this.set_ip_text(name, known, address)),
         }
     }
 
@@ -411,7 +515,7 @@ impl Attributes<'_> {
     pub fn set_encoded(&mut self, attributes: &EncodedAttributes) {
         // SAFETY: as above.
         if !unsafe { self.row.put_encoded(attributes) } {
-            self.set_each(attributes);
+            self.aside(|this| this.set_each(attributes));
         }
     }
 

@@ -7,16 +7,19 @@
 
 use std::fmt;
 use std::marker::PhantomData;
+use std::net::SocketAddr;
 use std::ptr;
 
 use super::attribute::Known;
 use super::encoded::{EncodedAttributes, HALF};
+use super::ip::V4Letters;
 use super::recorder::ATTRIBUTES;
 use super::{Key, Value};
 use crate::otlp::encode::{INT, KEY, STRING, VALUE};
 use crate::otlp::tail::copy;
 use crate::otlp::wire::varint_len;
 
+#[derive(Clone, Copy)]
 pub(crate) struct Row {
     /// Where the next attribute goes.
     pub(super) at: *mut u8,
@@ -109,6 +112,93 @@ impl Row {
         self.known += known.bit();
     }
 
+    /// Writes some texts, if each is short, no key is set or there twice, all are known, and there is room for all; else nothing, and
+    /// it is `false`.
+    ///
+    /// # Safety
+    /// As for [`put_pieces`](Self::put_pieces).
+    #[inline(always)]
+    pub(super) unsafe fn put_texts<const N: usize>(&mut self, texts: &[(Key<'_>, &str); N]) -> bool {
+        let (mut known, mut fits) = (0, true);
+        for (key, text) in texts {
+            let bit = key.known_as().map_or(0, Known::bit);
+            fits &= (bit & !known != 0) & Self::is_short(key.as_str(), Value::Str(text));
+            known |= bit;
+        }
+        // For a row that takes nothing this is beyond its `last` too.
+        let last = self.at.wrapping_add(N.saturating_sub(1) * Self::BYTES_MAX);
+        if !(fits & (self.known & known == 0) & (last <= self.last)) {
+            return false;
+        }
+        const { assert!(N <= 4, "so many are written") };
+        // No loop, so that each is written by what its own key and no other one is.
+        let mut put = |place: usize| {
+            if let Some((key, text)) = texts.get(place) {
+                // SAFETY: each takes `BYTES_MAX` at most, and so many are left for each of them, up to `last` and beyond it.
+                unsafe { self.write(key.as_str(), Value::Str(text)) }
+            }
+        };
+        put(0);
+        put(1);
+        put(2);
+        put(3);
+        self.known += known;
+        true
+    }
+
+    /// Writes who is at the other end of a connection, the address by all of its keys, if all are known and none is set, it is an address
+    /// of IPv4 with a port that takes three bytes, and there is room; else nothing, and it is `false`.
+    ///
+    /// # Safety
+    /// As for [`put_pieces`](Self::put_pieces).
+    #[inline(always)]
+    pub(super) unsafe fn put_peer<const N: usize>(
+        &mut self,
+        addresses: [Key<'_>; N],
+        port_key: Key<'_>,
+        peer: &SocketAddr,
+    ) -> bool {
+        /// From here on a number takes three bytes, up to the highest port.
+        const LONG: u16 = 1 << 14;
+        let bit = |key: Key<'_>| key.known_as().map_or(0, Known::bit);
+        let known = addresses.iter().fold(bit(port_key), |known, key| known | bit(*key));
+        let bytes = addresses.iter().fold(NUMBER + port_key.as_str().len(), |bytes, key| {
+            bytes + 2 + HEADS + key.as_str().len() + V4Letters::WRITTEN
+        });
+        let v4 = match peer {
+            SocketAddr::V4(peer) => *peer.ip(),
+            SocketAddr::V6(peer) => match peer.ip().to_ipv4_mapped() {
+                Some(v4) => v4,
+                None => return false,
+            },
+        };
+        let port = peer.port();
+        if !((port >= LONG) & (bytes <= Self::BYTES_MAX) & (self.known & known == 0) & (self.at <= self.last))
+        {
+            return false;
+        }
+        let letters = V4Letters::from(v4);
+        // SAFETY: these are `bytes` at most, and `BYTES_MAX` may be written up to `last` and beyond it.
+        unsafe {
+            for key in addresses {
+                let (name, len) = (key.as_str(), letters.len());
+                self.array([ATTRIBUTES, (HEADS + name.len() + len) as u8, KEY, name.len() as u8]);
+                self.bytes(name.as_bytes());
+                self.text_head(len);
+                // What is behind each half's letters is written over.
+                self.at.cast::<[u8; 8]>().write(letters.first.to_le_bytes());
+                self.at.add(letters.first_len).cast::<[u8; 8]>().write(letters.last.to_le_bytes());
+                self.at = self.at.add(len);
+            }
+            let name = port_key.as_str();
+            self.array([ATTRIBUTES, (4 + name.len() + 4) as u8, KEY, name.len() as u8]);
+            self.bytes(name.as_bytes());
+            self.array([VALUE, 4, INT, port as u8 | 0x80, (port >> 7) as u8 | 0x80, (port >> 14) as u8]);
+        }
+        self.known += known;
+        true
+    }
+
     /// Whether any text of these many bytes may be put.
     #[inline(always)]
     pub(super) fn takes_text(&self, known: Known, key: &str, bytes: usize) -> bool {
@@ -134,7 +224,7 @@ impl Row {
         unsafe {
             self.array([ATTRIBUTES, (HEADS + key.len() + len) as u8, KEY, key.len() as u8]);
             self.bytes(key.as_bytes());
-            self.array([VALUE, (2 + len) as u8, STRING, len as u8]);
+            self.text_head(len);
             self.array(text);
             self.at = self.at.sub(N - len);
         }
@@ -172,7 +262,7 @@ impl Row {
         unsafe {
             self.array([ATTRIBUTES, (HEADS + name.len() + len) as u8, KEY, name.len() as u8]);
             self.bytes(name.as_bytes());
-            self.array([VALUE, (2 + len) as u8, STRING, len as u8]);
+            self.text_head(len);
         }
         debug_assert_eq!(self.at, start);
         self.at = pieces.at;
@@ -224,7 +314,7 @@ impl Row {
             self.bytes(key.as_bytes());
             match value {
                 Value::Str(text) => {
-                    self.array([VALUE, value_len as u8, STRING, text.len() as u8]);
+                    self.text_head(text.len());
                     self.bytes(text.as_bytes());
                 }
                 Value::I64(number) => {
@@ -234,6 +324,18 @@ impl Row {
                 _ => {}
             }
         }
+    }
+
+    /// What comes before a text that is the value of an attribute: tags, and two lengths that go into a word by one multiplication.
+    ///
+    /// # Safety
+    /// Four bytes may be written; the text is [short](Self::is_short).
+    #[inline(always)]
+    unsafe fn text_head(&mut self, len: usize) {
+        const NONE: u32 = u32::from_le_bytes([VALUE, 2, STRING, 0]);
+        const LENGTHS: u32 = u32::from_le_bytes([0, 1, 0, 1]);
+        // SAFETY: by the caller's promise.
+        unsafe { self.array((NONE + len as u32 * LENGTHS).to_le_bytes()) }
     }
 
     /// # Safety

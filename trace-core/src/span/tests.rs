@@ -2,7 +2,8 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, HashSet};
 use std::error::Error;
 use std::fmt::{self, Write as _};
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::panic::{self, AssertUnwindSafe};
 use std::time::{Duration, UNIX_EPOCH};
 
 use opentelemetry_proto::tonic::common::v1::{AnyValue, KeyValue, any_value};
@@ -10,6 +11,7 @@ use opentelemetry_proto::tonic::trace::v1::{self as proto, span::SpanKind as Pro
 use proptest::prelude::*;
 use prost::Message;
 
+use super::row::Row;
 use super::*;
 use crate::config::Config;
 use crate::context::{Baggage, ContextGuard, TraceFlags, TraceState};
@@ -1459,6 +1461,153 @@ fn an_address_is_a_text_wherever_its_span_ends_and_whatever_its_key() {
 }
 
 #[test]
+fn a_peer_is_told_by_its_address_and_port_wherever_its_span_ends() {
+    let tracer = Judged::new();
+    for peer in [
+        "203.0.113.195:65535",
+        "1.2.3.4:16384",
+        "1.2.3.4:16383",
+        "10.20.30.40:0",
+        "[::ffff:10.0.0.1]:50000",
+        "[::1]:50000",
+        "[abcd:abcd:abcd:abcd:abcd:abcd:abcd:abcd]:443",
+    ] {
+        let peer: SocketAddr = peer.parse().expect("a peer");
+        let address = string(&peer.ip().to_canonical().to_string());
+        let port = any_value::Value::IntValue(peer.port().into());
+        for pad in (0..600).step_by(97).chain(780..1010) {
+            let pad = "p".repeat(pad);
+            for is_client in [true, false] {
+                let mut span = tracer.span("row").attribute("pad", &pad);
+                if !is_client {
+                    // One key is set already.
+                    span.set_attribute(semconv::NETWORK_PEER_PORT, 1);
+                }
+                let mut attributes = span.attributes().expect("it is recorded");
+                if is_client {
+                    attributes.set_client(&peer);
+                } else {
+                    attributes.set_peer(&peer);
+                }
+                attributes.set(semconv::URL_PATH, "/behind");
+                drop(attributes);
+                span.end();
+                let read = tracer.one();
+                let attribute = |key| attribute(&read.attributes, key);
+                assert_eq!(read.attributes.len(), 4 + usize::from(is_client));
+                assert_eq!(
+                    attribute("client.address"),
+                    is_client.then_some(&address),
+                    "{peer} {}",
+                    pad.len()
+                );
+                assert_eq!(attribute("network.peer.address"), Some(&address), "{peer} {}", pad.len());
+                let told = AnyValue { value: Some(port.clone()) };
+                assert_eq!(attribute("network.peer.port"), Some(&told), "{peer} {}", pad.len());
+                assert_eq!(attribute("url.path"), Some(&string("/behind")));
+            }
+        }
+    }
+}
+
+#[test]
+fn texts_that_are_set_at_once_are_as_if_each_was_set_alone() {
+    let tracer = Judged::new();
+    let (path, url) = (semconv::URL_PATH, semconv::URL_FULL);
+    let (short, long) = ("x".repeat(40), "y".repeat(130));
+    for texts in [
+        [(path, ""), (semconv::URL_SCHEME, "http"), (url, short.as_str())],
+        [(path, short.as_str()), (url, long.as_str()), (semconv::URL_SCHEME, "h")],
+        // The last one stays.
+        [(path, "one"), (path, "two"), (url, "u")],
+        [(path, "p"), (Key::new("shop.order"), "7"), (url, "u")],
+        [(path, "p"), (Key::new("url.scheme"), "http"), (url, "u")],
+    ] {
+        for pad in (0..600).step_by(97).chain(600..1010) {
+            let pad = "p".repeat(pad);
+            for is_set in [false, true] {
+                let mut span = tracer.span("row").attribute("pad", &pad);
+                if is_set {
+                    span.set_attribute(url, "before");
+                }
+                let mut attributes = span.attributes().expect("it is recorded");
+                attributes.set_texts(texts);
+                attributes.set(semconv::HTTP_ROUTE, "/behind");
+                drop(attributes);
+                span.end();
+                let read = tracer.one();
+                let expected: BTreeMap<_, _> =
+                    texts.iter().map(|(key, text)| (key.as_str(), *text)).collect();
+                assert_eq!(read.attributes.len(), 2 + expected.len());
+                for (key, text) in expected {
+                    assert_eq!(attribute(&read.attributes, key), Some(&string(text)), "{key} {}", pad.len());
+                }
+                assert_eq!(attribute(&read.attributes, "http.route"), Some(&string("/behind")));
+            }
+        }
+    }
+}
+
+#[test]
+fn what_nearly_all_spans_say_is_written_without_a_call() {
+    let mut memory = [0u8; 600];
+    let range = memory.as_mut_ptr_range();
+    let row = Row { at: range.start, last: range.end.wrapping_sub(Row::BYTES_MAX), known: 0 };
+    let client = [semconv::CLIENT_ADDRESS, semconv::NETWORK_PEER_ADDRESS];
+    for (peer, is_written) in [
+        ("203.0.113.195:65535", true),
+        ("[::ffff:203.0.113.195]:16384", true),
+        ("203.0.113.195:16383", false),
+        ("[::1]:65535", false),
+    ] {
+        let peer: SocketAddr = peer.parse().expect("a peer");
+        let mut row = row;
+        // SAFETY: the row is of memory that is here, and that nobody else writes to.
+        let written = unsafe { row.put_peer(client, semconv::NETWORK_PEER_PORT, &peer) };
+        assert_eq!(written, is_written, "{peer}");
+        assert!(row.at <= row.last);
+    }
+    let (longest, too_long) = ("x".repeat(121 - "url.path".len()), "x".repeat(122 - "url.path".len()));
+    for (text, is_written) in [(longest, true), (too_long, false)] {
+        let mut row = row;
+        // SAFETY: as above.
+        let written = unsafe { row.put_texts(&[(semconv::URL_SCHEME, "http"), (semconv::URL_PATH, &text)]) };
+        assert_eq!(written, is_written, "{}", text.len());
+    }
+}
+
+#[test]
+fn attributes_that_are_set_aside_stay_also_after_a_panic() {
+    let tracer = Judged::new();
+    let mut span = tracer.span("row").start();
+    let mut attributes = span.attributes().expect("it is recorded");
+    attributes.set(semconv::URL_PATH, "/before");
+    attributes.aside(|attributes| attributes.set("shop.order", 7));
+    attributes.set(semconv::URL_SCHEME, "http");
+    let panicked = panic::catch_unwind(AssertUnwindSafe(|| {
+        attributes.aside(|attributes| {
+            attributes.set(semconv::HTTP_ROUTE, "/in/between");
+            panic!("in between");
+        });
+    }));
+    assert!(panicked.is_err());
+    // Nothing goes through what was left by a panic, and nothing is lost by it.
+    drop(attributes);
+    span.set_attribute(semconv::URL_FULL, "behind");
+    span.end();
+    let read = tracer.one();
+    for (key, text) in [
+        ("url.path", "/before"),
+        ("url.scheme", "http"),
+        ("http.route", "/in/between"),
+        ("url.full", "behind"),
+    ] {
+        assert_eq!(attribute(&read.attributes, key), Some(&string(text)));
+    }
+    assert_eq!(read.attributes.len(), 5);
+}
+
+#[test]
 fn pieces_keep_to_the_memory_of_their_span_wherever_that_ends() {
     let tracer = Judged::new();
     let text = "x".repeat(113);
@@ -1597,13 +1746,11 @@ proptest! {
                 let key = constant.copied().unwrap_or(Key::new(name));
                 value.with(|value| match (&mut ours, &theirs) {
                     (Some(ours), _) => {
-                        // By pieces, where that is done.
-                        let made = match value {
-                            Value::Str(text) => ours.set_pieces(key, pieces_of(text)),
-                            _ => false,
-                        };
-                        if !made {
-                            ours.set(key, value);
+                        // By pieces, or as one of several texts, where that is done.
+                        match value {
+                            Value::Str(text) if text.len().is_multiple_of(2) => ours.set_texts([(key, text)]),
+                            Value::Str(text) if ours.set_pieces(key, pieces_of(text)) => {}
+                            value => ours.set(key, value),
                         }
                     }
                     (None, Some(theirs)) => theirs.span().set_attribute(key, value),

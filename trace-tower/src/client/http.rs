@@ -134,8 +134,7 @@ impl Call for HttpClientCall {
             attributes.set(semconv::NETWORK_PROTOCOL_VERSION, version);
         }
         if let Some(peer) = (self.peer)(response.extensions) {
-            attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, peer.ip());
-            attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
+            attributes.set_peer(&peer);
         }
     }
 

@@ -16,7 +16,7 @@ pub use self::error::ErrorType;
 pub use self::headers::RequestHeaders;
 pub use self::method::{KnownMethods, MethodName};
 pub use self::server_address::{ServerAddress, authority, set_served, set_server};
-pub use self::text::{header_text, note_panic, set_header};
+pub use self::text::{header_str, header_text, note_panic, set_header};
 pub use self::url::{QueryRedaction, RedactedQuery, RedactedUrl};
 
 /// The protocol's version as `network.protocol.version` has it: `1.1`, `2`.
@@ -48,7 +48,7 @@ fn rare_version(version: Version) -> Option<&'static str> {
 /// A span of this process that is current already stands between the caller and this request, if it is of the same
 /// trace or the request tells of none: then that span is the parent. So a layer inside a layer makes a child, and not a
 /// second trace.
-#[inline]
+#[inline(always)]
 pub fn caller_context(tracer: Tracer, headers: &RequestHeaders<'_>) -> Context {
     // Made where it is returned to: it is as large as two cache lines.
     let mut caller = headers.extract(tracer.propagator());

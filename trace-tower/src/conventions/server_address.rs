@@ -114,11 +114,11 @@ pub fn set_server(attributes: &mut Attributes<'_>, authority: &[u8], scheme: &st
     {
         attributes.set_encoded(&last.attributes);
         if !last.port_is_written {
-            set_default_port(attributes, scheme);
+            attributes.aside(|attributes| set_default_port(attributes, scheme));
         }
         return;
     }
-    set_other_server(attributes, authority, scheme);
+    attributes.aside(|attributes| set_other_server(attributes, authority, scheme));
 }
 
 #[inline(never)]
@@ -149,7 +149,7 @@ pub fn set_served(attributes: &mut Attributes<'_>, authority: Option<&[u8]>, sch
             return;
         }
     }
-    set_otherwise_served(attributes, authority, scheme, version);
+    attributes.aside(|attributes| set_otherwise_served(attributes, authority, scheme, version));
 }
 
 #[inline(never)]

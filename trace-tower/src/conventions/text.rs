@@ -27,6 +27,12 @@ fn as_text(bytes: &[u8]) -> Option<&str> {
     std::str::from_utf8(bytes).ok()
 }
 
+/// A header's value, if it is a text.
+#[inline]
+pub fn header_str(value: &HeaderValue) -> Option<&str> {
+    as_text(value.as_bytes())
+}
+
 /// A header's value as an attribute of a span: the text that it is, or what [`header_text`] makes of it.
 #[inline(always)]
 pub fn set_header(attributes: &mut Attributes<'_>, key: Key<'_>, value: &HeaderValue) {

@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use http::Uri;
-use trace_core::{Attributes, Key, display};
+use trace_core::{Attributes, Key, Pieces, display};
 
 use super::text::Letters;
 
@@ -107,15 +107,12 @@ impl QueryRedaction {
     }
 
     #[inline]
-    fn keeps_back<'a>(&self, key: impl FnOnce() -> &'a str) -> bool {
-        match &self.rule {
-            Rule::AllBut(keys) if keys.is_empty() => true,
-            _ => self.keeps_back_key(key()),
-        }
+    fn keeps_back_all(&self) -> bool {
+        matches!(&self.rule, Rule::AllBut(keys) if keys.is_empty())
     }
 
     #[inline(never)]
-    fn keeps_back_key(&self, key: &str) -> bool {
+    fn keeps_back(&self, key: &str) -> bool {
         match &self.rule {
             // As it is written: a key in disguise is not on the list, and its value is kept back.
             Rule::AllBut(keys) => !keys.iter().any(|listed| listed == key),
@@ -146,42 +143,32 @@ fn set_long(attributes: &mut Attributes<'_>, key: Key<'_>, text: &dyn fmt::Displ
     }
 }
 
-impl RedactedQuery<'_> {
-    /// Writes what is left of the query, piece by piece. Neighbours that stay as they are are one piece.
+impl<'a> RedactedQuery<'a> {
+    /// Writes what is left of the query, piece by piece.
     #[inline]
-    fn pieces<E>(&self, mut write: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
-        let query = self.query;
-        let piece = |start: usize, end: usize| {
-            debug_assert!(query.get(start..end).is_some());
-            // SAFETY: every place below is the beginning of the query, its end, a `&` or a `=`, or behind one of these, and so
-            // between two letters; they are given in the order in which they were found.
-            unsafe { query.get_unchecked(start..end) }
-        };
-        let (mut written, mut key) = (0, 0);
-        let mut bytes = query.bytes().enumerate();
-        while let Some((at, byte)) = bytes.next() {
-            match byte {
-                b'&' => key = at + 1,
-                b'=' => {
-                    let end = bytes.find(|(_, byte)| *byte == b'&').map_or(query.len(), |(end, _)| end);
-                    if self.redaction.keeps_back(|| piece(key, at)) {
-                        write(piece(written, at + 1))?;
-                        write(REDACTED)?;
-                        written = end;
-                    }
-                    key = end + 1;
-                }
-                _ => {}
-            }
+    fn pieces<E>(&self, write: impl FnMut(&str) -> Result<(), E>) -> Result<(), E> {
+        let Self { query, redaction } = self;
+        if redaction.keeps_back_all() {
+            pieces(query, |_| true, write)
+        } else {
+            // In front of a key there may be others without a value.
+            let key = |keys: &'a str| keys.rsplit_once('&').map_or(keys, |(_, key)| key);
+            pieces(query, |keys| redaction.keeps_back(key(keys)), write)
         }
-        if written == query.len() { Ok(()) } else { write(piece(written, query.len())) }
+    }
+
+    /// Writes them to a span.
+    // By a call: what is in line around it has all registers in use.
+    #[inline(never)]
+    fn write_to(&self, text: &mut Pieces<'_>) -> fmt::Result {
+        self.pieces(|piece| text.write_str(piece))
     }
 
     /// Sets the query as an attribute of a span.
     #[inline(always)]
     pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
-        if !attributes.set_pieces(key, |text| self.pieces(|piece| text.write_str(piece))) {
-            set_long(attributes, key, self);
+        if !attributes.set_pieces(key, |text| self.write_to(text)) {
+            attributes.aside(|attributes| set_long(attributes, key, self));
         }
     }
 }
@@ -197,6 +184,46 @@ impl fmt::Debug for RedactedQuery<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(self, f)
     }
+}
+
+/// Writes what is left of a query, piece by piece. Neighbours that stay as they are are one piece. Whether a value is kept back is
+/// decided by the text between the value before it, or the beginning, and its own `=`.
+#[inline(always)]
+fn pieces<'a, E>(
+    query: &'a str,
+    keeps_back: impl Fn(&'a str) -> bool,
+    mut write: impl FnMut(&str) -> Result<(), E>,
+) -> Result<(), E> {
+    let bytes = query.as_bytes();
+    // Where a byte is next, from some place on, or the query's end. Queries are too short for anything faster.
+    let find = |byte: u8, from: usize| {
+        let mut at = from;
+        while at < bytes.len() && bytes[at] != byte {
+            at += 1;
+        }
+        at
+    };
+    let piece = |start: usize, end: usize| {
+        debug_assert!(query.get(start..end).is_some());
+        // SAFETY: every place below is the beginning of the query, its end, a `&` or a `=`, or behind one of these, and so
+        // between two letters; they are given in the order in which they were found.
+        unsafe { query.get_unchecked(start..end) }
+    };
+    let (mut written, mut value_end) = (0, 0);
+    loop {
+        let key_end = find(b'=', value_end);
+        if key_end == bytes.len() {
+            break;
+        }
+        let keys = piece(value_end, key_end);
+        value_end = find(b'&', key_end + 1);
+        if keeps_back(keys) {
+            write(piece(written, key_end + 1))?;
+            write(REDACTED)?;
+            written = value_end;
+        }
+    }
+    if written == bytes.len() { Ok(()) } else { write(piece(written, bytes.len())) }
 }
 
 /// A URL, to be written without what is kept back.
@@ -234,7 +261,7 @@ impl RedactedUrl<'_> {
     #[inline(always)]
     pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
         if !attributes.set_pieces(key, |text| self.pieces(|piece| text.write_str(piece))) {
-            set_long(attributes, key, self);
+            attributes.aside(|attributes| set_long(attributes, key, self));
         }
     }
 

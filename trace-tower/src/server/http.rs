@@ -4,14 +4,14 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::http::{Extensions, HeaderMap, HeaderName, StatusCode, Uri};
-use trace_core::{Attributes, IpText, Scope, Span, SpanKind, SpanName, Tracer, semconv};
+use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
+use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, semconv};
 
 use crate::Lasting;
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
 use crate::conventions::{
-    KnownMethods, MethodName, QueryRedaction, RequestHeaders, authority, caller_context, note_panic,
-    put_response_headers, set_header, set_served,
+    KnownMethods, MethodName, QueryRedaction, RequestHeaders, authority, caller_context, header_str,
+    note_panic, put_response_headers, set_header, set_served,
 };
 
 static SCOPE: Scope = Scope::new(env!("CARGO_PKG_NAME"), env!("CARGO_PKG_VERSION"));
@@ -108,7 +108,8 @@ impl Options {
             let path = self.uri(request).path();
             self.ignored_paths.iter().any(|ignored| ignored == path)
         };
-        let is_unwanted = || self.filter.as_ref().is_some_and(|wanted| !wanted(request));
+        // A copy, so that the request's head needs no place in memory where nobody looks at it.
+        let is_unwanted = || self.filter.as_ref().is_some_and(|wanted| !wanted(&{ *request }));
         !self.ignored_paths.is_empty() && is_ignored() || is_unwanted()
     }
 
@@ -128,28 +129,50 @@ impl Options {
         route: Option<&str>,
     ) {
         let uri = self.uri(request);
-        attributes.set(semconv::HTTP_REQUEST_METHOD, method.attribute());
+        let (method_key, path_key) = (semconv::HTTP_REQUEST_METHOD, semconv::URL_PATH);
+        match (route, headers.user_agent().and_then(header_str)) {
+            (Some(route), Some(agent)) => attributes.set_texts([
+                (method_key, method.attribute()),
+                (semconv::HTTP_ROUTE, route),
+                (path_key, uri.path()),
+                (semconv::USER_AGENT_ORIGINAL, agent),
+            ]),
+            (route, _) => {
+                let path = uri.path();
+                attributes.aside(|attributes| {
+                    note_less(attributes, method.attribute(), route, path, headers.user_agent())
+                });
+            }
+        }
         if let Some(original) = method.original() {
-            attributes.set(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original);
+            attributes.aside(|attributes| attributes.set(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original));
         }
-        if let Some(route) = route {
-            attributes.set(semconv::HTTP_ROUTE, route);
-        }
-        attributes.set(semconv::URL_PATH, uri.path());
         let scheme = self.scheme.or_else(|| uri.scheme_str()).unwrap_or("http");
         if let Some(query) = uri.query() {
             self.query.query(query).set(&mut attributes, semconv::URL_QUERY);
         }
         set_served(&mut attributes, authority(uri, headers), scheme, request.version);
         if let Some(peer) = (self.peer)(request.extensions) {
-            let address = IpText::from(peer.ip());
-            attributes.set_ip(semconv::CLIENT_ADDRESS, address);
-            attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, address);
-            attributes.set(semconv::NETWORK_PEER_PORT, peer.port());
+            attributes.set_client(&peer);
         }
-        if let Some(agent) = headers.user_agent() {
-            set_header(&mut attributes, semconv::USER_AGENT_ORIGINAL, agent);
-        }
+    }
+}
+
+/// What a request is about that matched no route, or does not say which program sent it, or not as text.
+#[inline(never)]
+fn note_less(
+    attributes: &mut Attributes<'_>,
+    method: &str,
+    route: Option<&str>,
+    path: &str,
+    agent: Option<&HeaderValue>,
+) {
+    attributes.set_texts([(semconv::HTTP_REQUEST_METHOD, method), (semconv::URL_PATH, path)]);
+    if let Some(route) = route {
+        attributes.set(semconv::HTTP_ROUTE, route);
+    }
+    if let Some(agent) = agent {
+        set_header(attributes, semconv::USER_AGENT_ORIGINAL, agent);
     }
 }
 
