@@ -56,20 +56,21 @@ impl Propagator {
     /// sent: see [`TraceState`](crate::TraceState) and [`Baggage`](crate::Baggage) for what is dropped beyond their limits.
     #[inline]
     pub fn extract(&self, carrier: &(impl Extractor + ?Sized)) -> Context {
-        self.extract_lines(carrier, &carrier.w3c_lines())
+        self.extract_lines(carrier.w3c_lines(), || carrier)
     }
 
-    /// As [`extract`](Self::extract), with this carrier's [lines](Extractor::w3c_lines), for who has them at hand. What they say is
-    /// believed, and what they leave open is looked up in the carrier.
-    #[inline]
-    pub fn extract_lines(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
+    /// As [`extract`](Self::extract), by these [lines](Extractor::w3c_lines) of a carrier, for who has them at hand. What they say is
+    /// believed; the carrier is asked for, and looked at, where they say that more came than the ids: so a carrier that is made of what
+    /// lies in registers is made for nobody else.
+    #[inline(always)]
+    pub fn extract_lines<E: Extractor>(&self, lines: W3cLines<'_>, carrier: impl FnOnce() -> E) -> Context {
         // Most callers send nothing beside the ids. Each way is a function that ends here: so the context is written where it goes.
         match lines {
             W3cLines { traceparent: Lines::One(line), tracestate: Lines::None, baggage: Lines::None } => {
                 self.extract_ids(line)
             }
             W3cLines { traceparent: Lines::None, baggage: Lines::None, .. } => Context::new(),
-            _ => self.extract_more(carrier, lines),
+            _ => self.extract_more(carrier()),
         }
     }
 
@@ -83,16 +84,17 @@ impl Propagator {
     }
 
     #[inline(never)]
-    fn extract_more(&self, carrier: &(impl Extractor + ?Sized), lines: &W3cLines<'_>) -> Context {
+    fn extract_more(&self, carrier: impl Extractor) -> Context {
+        let lines = carrier.w3c_lines();
         let mut context = Context::new();
         let mut state = None;
         if self.trace_context
-            && let Some((span, span_state)) = trace_context::extract_parts(carrier, lines)
+            && let Some((span, span_state)) = trace_context::extract_parts(&carrier, &lines)
         {
             context.span_context = Some(span);
             state = span_state;
         }
-        let baggage = if self.baggage { baggage::extract_some(carrier, lines) } else { None };
+        let baggage = if self.baggage { baggage::extract_some(&carrier, &lines) } else { None };
         if state.is_none() && baggage.is_none() {
             return context;
         }

@@ -2,9 +2,13 @@
 
 use std::fmt;
 
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use trace_core::propagation::{Extractor, Lines, W3cLines};
 use trace_core::{Context, Propagator};
+
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const BAGGAGE: HeaderName = HeaderName::from_static("baggage");
 
 /// What propagation and the conventions look for in every request's headers.
 ///
@@ -20,22 +24,21 @@ pub struct RequestHeaders<'a> {
 
 impl<'a> RequestHeaders<'a> {
     /// Looks through the headers.
-    #[inline]
+    #[inline(always)]
     pub fn new(all: &'a HeaderMap) -> Self {
         let mut found = Self { all, host: None, user_agent: None, w3c: W3cLines::default() };
         for (name, value) in all {
-            // The names that HTTP itself knows are compared as numbers.
+            // The names that HTTP itself knows are compared as numbers, and are none of those that it does not.
             if *name == header::HOST {
                 found.host = found.host.or(Some(value));
             } else if *name == header::USER_AGENT {
                 found.user_agent = found.user_agent.or(Some(value));
-            } else {
-                match name.as_str() {
-                    "traceparent" => found.w3c.traceparent.add(value.as_bytes()),
-                    "tracestate" => found.w3c.tracestate.add(value.as_bytes()),
-                    "baggage" => found.w3c.baggage.add(value.as_bytes()),
-                    _ => {}
-                }
+            } else if *name == TRACEPARENT {
+                found.w3c.traceparent.add(value.as_bytes());
+            } else if *name == TRACESTATE {
+                found.w3c.tracestate.add(value.as_bytes());
+            } else if *name == BAGGAGE {
+                found.w3c.baggage.add(value.as_bytes());
             }
         }
         found
@@ -54,9 +57,9 @@ impl<'a> RequestHeaders<'a> {
     }
 
     /// The context that they carry.
-    #[inline]
+    #[inline(always)]
     pub(super) fn extract(&self, propagator: &Propagator) -> Context {
-        propagator.extract_lines(self, &self.w3c)
+        propagator.extract_lines(self.w3c, || *self)
     }
 
     #[inline]
