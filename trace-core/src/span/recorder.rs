@@ -170,14 +170,23 @@ impl Recorder {
         let before = self.heap();
         self.bytes.clear();
         self.known = 0;
-        self.named = 0;
-        self.named_keys = 0;
         self.described = 0;
         self.counts = Counts::default();
-        if before > POOLED_BYTES_MAX {
-            self.bytes.shrink_to(BYTES);
+        if self.named_keys != 0 || before > POOLED_BYTES_MAX {
+            self.forget_named();
         }
         before - self.heap()
+    }
+
+    /// Forgets the attributes whose keys are not known, and gives back the memory that the next span will hardly need.
+    #[inline(never)]
+    fn forget_named(&mut self) {
+        self.named = 0;
+        self.named_keys = 0;
+        if self.heap() > POOLED_BYTES_MAX {
+            self.bytes.shrink_to(BYTES);
+        }
+        self.measure();
     }
 
     /// Gives up the memory of a span that has ended, and tells how many bytes that were.
@@ -191,9 +200,11 @@ impl Recorder {
 
     #[inline(always)]
     pub(crate) fn start(&mut self, queue: &Queue, limits: &SpanLimits, start: &Start<'_>) {
-        self.attributes_max = limits.attribute_count;
-        self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
-        self.measure();
+        // A recorder stays with its pipeline, whose limits do not change, and so does the end of its rows from one span to the next;
+        // there is none in a new recorder.
+        if self.row_end == 0 {
+            self.limit(limits);
+        }
         self.start_unix_nanos = start.unix_nanos;
         let mut flags = u32::from(start.context.flags().as_u8());
         // SAFETY: what follows is counted in `HEAD_BYTES`.
@@ -217,6 +228,13 @@ impl Recorder {
             self.put_trace_state(queue, start.trace_state);
         }
         self.rest = self.here();
+    }
+
+    #[inline(never)]
+    fn limit(&mut self, limits: &SpanLimits) {
+        self.attributes_max = limits.attribute_count;
+        self.length_max = limits.attribute_value_length.unwrap_or(usize::MAX);
+        self.measure();
     }
 
     #[cold]
