@@ -92,8 +92,14 @@ impl Chunk {
         }
         // SAFETY: a tag, a length of at most three bytes (a span is at most 64 KiB), and the span.
         let mut tail = unsafe { Tail::new(&mut self.bytes, field) };
-        tail.byte(wire::SCOPE_SPANS_SPANS);
-        tail.varint(span.len() as u64);
+        match span.len() {
+            // Nearly always: two bytes of seven bits.
+            len @ 0x80..0x4000 => tail.array([wire::SCOPE_SPANS_SPANS, len as u8 | 0x80, (len >> 7) as u8]),
+            len => {
+                tail.byte(wire::SCOPE_SPANS_SPANS);
+                tail.varint(len as u64);
+            }
+        }
         tail.bytes(span);
         tail.finish();
         // The capacity is far below 4 GiB.
@@ -181,12 +187,14 @@ fn fetch_for_writing(memory: &mut [MaybeUninit<u8>], bytes: usize) {
         let mut line = memory.as_ptr().cast::<i8>();
         let end = line.wrapping_add(memory.len().min(bytes + LINE));
         while line < end {
+            // Two at a time, of which the last may be one too many.
             // SAFETY: a prefetch reads nothing and never faults; processors without it take it for none.
             unsafe {
                 use std::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
                 _mm_prefetch::<_MM_HINT_ET0>(line);
+                _mm_prefetch::<_MM_HINT_ET0>(line.wrapping_add(LINE));
             }
-            line = line.wrapping_add(LINE);
+            line = line.wrapping_add(2 * LINE);
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
