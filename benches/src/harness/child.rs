@@ -156,24 +156,33 @@ pub(crate) fn run(entry: &Entry, collector: &Collector, task: Task, units: usize
             thread::park()
         }
     });
-    let subject = (entry.setup)(collector);
+    let set_up = || (entry.setup)(collector);
     match task {
         Task::Measure => {
+            let subject = set_up();
             subject.warm_up(units, WARM_UP_TIME);
             println!("{}", measure(&subject, entry.threads, units, bursts).line());
         }
         Task::Rounds => {
+            let subject = set_up();
             subject.warm_up(units, WARM_UP_TIME);
             answer_rounds(&subject, entry.threads, units);
         }
-        Task::Count => {
-            // By a number of bursts alone: how many there were before changes what is counted, where a table grows.
-            subject.warm_up(units, Duration::ZERO);
-            for _ in 0..COUNTED {
-                subject.burst(units, &mut callgrind::collected);
-                (subject.drain)();
-            }
-        }
+        // On a thread of its own, whose stack begins with a page. Where that of the first one begins is up to the length of the program's
+        // path, its arguments and its environment, and copying to and from there takes a dozen instructions more or less by that.
+        Task::Count => thread::scope(|scope| {
+            scope.spawn(|| count(&set_up(), units));
+        }),
+    }
+}
+
+/// Does a few bursts that callgrind counts.
+fn count(subject: &Subject, units: usize) {
+    // By a number of bursts alone: how many there were before changes what is counted, where a table grows.
+    subject.warm_up(units, Duration::ZERO);
+    for _ in 0..COUNTED {
+        subject.burst(units, &mut callgrind::collected);
+        (subject.drain)();
     }
 }
 
