@@ -1,18 +1,22 @@
 //! The least that a tracing layer around axum does. It makes a span of each request, until the body of the response has ended,
-//! and neither looks at the request nor makes anything current: what it tells was encoded in advance, and is as long as what
-//! `trace-axum` tells of the request that the benches make.
+//! and makes nothing current: what it tells was encoded in advance, and is as long as what `trace-axum` tells of the request that the
+//! benches make. It does not look at the request, or only [looks](LeastLayer::reading) at what a span has to be made of.
 
+use std::hint;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use axum::body::{Body, Bytes};
+use axum::extract::{ConnectInfo, MatchedPath, OriginalUri};
 use axum::response::Response;
-use http::Request;
+use http::{Method, Request, Uri, Version};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
 use tower::{Layer, Service};
 use trace_core::{EncodedAttributes, Key, Span, SpanKind, Tracer, Value, semconv};
+use trace_tower::conventions::{RequestHeaders, authority, caller_context, header_str};
 
 /// Attributes, encoded once and for all.
 pub(crate) fn encoded(attributes: &[(Key<'_>, Value<'_>)]) -> &'static [EncodedAttributes] {
@@ -35,11 +39,32 @@ pub(crate) fn tell(span: &mut Span, all: &[EncodedAttributes]) {
     }
 }
 
+/// What a span of a request is made of.
+type Told<'a> = (&'a Method, Version, &'a str, Option<&'a str>, &'a Uri, SocketAddr, Option<&'a [u8]>, bool);
+
+/// Looks up what is to be told, and whether it may be: what in the query is secret, and what in a header is no text.
+#[inline(always)]
+fn read<'a>(request: &'a Request<Body>, headers: &RequestHeaders<'a>) -> Option<Told<'a>> {
+    let extensions = request.extensions();
+    let uri = &extensions.get::<OriginalUri>()?.0;
+    Some((
+        request.method(),
+        request.version(),
+        extensions.get::<MatchedPath>()?.as_str(),
+        headers.user_agent().and_then(header_str),
+        uri,
+        extensions.get::<ConnectInfo<SocketAddr>>()?.0,
+        authority(uri, headers),
+        uri.query().is_some_and(|query| query.bytes().any(|byte| byte == b'=')),
+    ))
+}
+
 /// Wraps a service in [`Least`].
 #[derive(Clone)]
 pub(crate) struct LeastLayer {
     tracer: Tracer,
     attributes: &'static [EncodedAttributes],
+    reads: bool,
 }
 
 #[derive(Clone)]
@@ -69,7 +94,23 @@ impl LeastLayer {
             ),
             (semconv::HTTP_RESPONSE_STATUS_CODE, 200.into()),
         ];
-        Self { tracer, attributes: encoded(&attributes) }
+        Self { tracer, attributes: encoded(&attributes), reads: false }
+    }
+
+    /// A layer that continues the caller's trace, and reads what it tells, but makes nothing of it.
+    pub(crate) fn reading(self) -> Self {
+        Self { reads: true, ..self }
+    }
+
+    fn start(&self, request: &Request<Body>) -> Span {
+        let span = self.tracer.span("GET /items/{id}").kind(SpanKind::Server);
+        if !self.reads {
+            return span.start();
+        }
+        let headers = RequestHeaders::new(request.headers());
+        let caller = caller_context(self.tracer, &headers);
+        hint::black_box(read(request, &headers));
+        span.parent(&caller).start()
     }
 }
 
@@ -91,9 +132,8 @@ impl<S: Service<Request<Body>, Response = Response>> Service<Request<Body>> for 
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let LeastLayer { tracer, attributes } = self.layer;
-        let mut span = tracer.span("GET /items/{id}").kind(SpanKind::Server).start();
-        tell(&mut span, attributes);
+        let mut span = self.layer.start(&request);
+        tell(&mut span, self.layer.attributes);
         LeastFuture { inner: self.inner.call(request), span: Some(span) }
     }
 }
@@ -169,17 +209,26 @@ mod tests {
         let endpoint = format!("{}/v1/traces", collector.http_endpoint());
         let tracer = exporters::ours(&harness::Collector { endpoint }, Sampled::Yes);
         let ours = middleware::router().layer(trace_axum::TraceLayer::new().tracer(tracer));
-        for router in [ours, middleware::router().layer(LeastLayer::new(tracer, "203.0.113.195"))] {
+        let least = LeastLayer::new(tracer, "203.0.113.195");
+        let reading = middleware::router().layer(least.clone().reading());
+        for router in [ours, middleware::router().layer(least), reading] {
             let response = router.oneshot(middleware::request(Caller::Sampled)).await.unwrap();
             assert_eq!(tracer.stats().live, 1, "until the body has ended");
             assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "an item");
             assert_eq!(tracer.stats().live, 0);
         }
-        let spans = collector.wait_for_spans(2, Duration::from_secs(20)).await.unwrap();
-        let [mut ours, mut least] = [0, 1].map(|place| spans[place].attributes.clone());
-        ours.sort_by(|one, other| one.0.cmp(&other.0));
-        least.sort_by(|one, other| one.0.cmp(&other.0));
-        assert_eq!(ours, least);
-        assert_eq!((&spans[0].name, spans[0].kind), (&spans[1].name, spans[1].kind));
+        let mut spans = collector.wait_for_spans(3, Duration::from_secs(20)).await.unwrap();
+        spans.iter_mut().for_each(|span| span.attributes.sort_by(|one, other| one.0.cmp(&other.0)));
+        let [ours, least, reading] = &spans[..] else { panic!("{} spans", spans.len()) };
+        for bound in [least, reading] {
+            assert_eq!(bound.attributes, ours.attributes);
+            assert_eq!((&bound.name, bound.kind), (&ours.name, ours.kind));
+        }
+        let [ours, least, reading] = [ours, least, reading].map(|span| (span.trace_id, span.parent_span_id));
+        assert_eq!(reading, ours);
+        assert_ne!(least, ours);
+        // What it reads is there.
+        let (head, _) = middleware::request(Caller::Sampled).into_parts();
+        assert!(head.extensions.get::<ConnectInfo<SocketAddr>>().is_some());
     }
 }

@@ -32,7 +32,8 @@ pub(crate) const BENCH: Bench = Bench {
                axum-otel adds an event to the span, and is at opentelemetry 0.32. tower-http makes a `tracing` span for a subscriber \
                that is not there: it continues no trace, and sends nothing. *identity* is what axum itself needs for any layer, and \
                a part of all that follow. *a ready span* is a bound: a layer that never looks at the request, makes nothing current, \
-               and sends the same attributes each time, encoded in advance, by our pipeline.",
+               and sends the same attributes each time, encoded in advance, by our pipeline. With *the request read* it continues the \
+               caller's trace, and looks up and checks what it would have to tell, but makes nothing of it.",
     cases: &[
         Case {
             name: "sampled",
@@ -41,7 +42,8 @@ pub(crate) const BENCH: Bench = Bench {
             entries: &[
                 Entry::new(BARE, |_| bare(Caller::Sampled)),
                 Entry::new(IDENTITY, |_| identity(Caller::Sampled)),
-                Entry::new(LEAST, least),
+                Entry::new(LEAST, |collector| least(collector, |layer| layer)),
+                Entry::new(READING, |collector| least(collector, LeastLayer::reading)),
                 Entry::new(OURS, |collector| ours(collector, Caller::Sampled)),
                 Entry::new(TOWER_HTTP, |_| tower_http(Caller::Sampled)),
                 Entry::new(FASTRACE_AXUM, |collector| fastrace_axum(collector, Caller::Sampled)),
@@ -121,6 +123,7 @@ pub(crate) const BARE: &str = "bare router";
 pub(crate) const IDENTITY: &str = "identity";
 pub(crate) const OURS: &str = "trace-axum";
 const LEAST: &str = "a ready span";
+const READING: &str = "a ready span, the request read";
 const TOWER_HTTP: &str = "tower-http, nobody listening";
 const FASTRACE_AXUM: &str = "fastrace-axum";
 const INSTRUMENTATION_TOWER: &str = "opentelemetry-instrumentation-tower";
@@ -210,9 +213,9 @@ fn ours(collector: &Collector, caller: Caller) -> Subject {
     serving(router().layer(layer), caller).drained_by(move || exporters::drain_ours(tracer))
 }
 
-fn least(collector: &Collector) -> Subject {
+fn least(collector: &Collector, change: fn(LeastLayer) -> LeastLayer) -> Subject {
     let tracer = exporters::ours(collector, Sampled::Yes);
-    serving(router().layer(LeastLayer::new(tracer, "203.0.113.195")), Caller::Sampled)
+    serving(router().layer(change(LeastLayer::new(tracer, "203.0.113.195"))), Caller::Sampled)
         .drained_by(move || exporters::drain_ours(tracer))
 }
 

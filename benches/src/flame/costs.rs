@@ -146,26 +146,32 @@ pub(crate) const COSTS: &[Cost] = &[
     },
     Cost {
         phase: ATTRIBUTES,
-        name: "`http.request.method`",
-        reason: "Each attribute is written as the collector gets it, behind the one before.",
+        name: "`http.request.method`, `http.route`, `url.path`, `user_agent.original`",
+        reason: "Whether they are short, and there is room for all, is asked once; then each is written as the collector gets it, behind the one before.",
         claims: &[lines(
             "trace-tower/src/server/http.rs",
-            &["HTTP_REQUEST_METHOD", "method.attribute()", "method.original()"],
+            &["set_texts", "method_key", "path_key", "HTTP_ROUTE", "USER_AGENT", "method.original()"],
         )],
     },
     Cost {
         phase: ATTRIBUTES,
-        name: "`http.route`",
-        reason: "From what the router left in the request.",
-        claims: &[lines("trace-tower/src/server/http.rs", &["HTTP_ROUTE", "= route {"])],
+        name: "target looked up",
+        reason: "As the client sent it, which axum leaves in the request's extensions: a nested router cuts that of the request.",
+        claims: &[
+            lines(
+                "trace-tower/src/server/http.rs",
+                &["self.uri(request)", "original_uri)", "uri.path()", "let path ="],
+            ),
+            functions("trace-tower/src/server/http.rs", &["uri"]),
+        ],
     },
     Cost {
         phase: ATTRIBUTES,
-        name: "`url.path`",
-        reason: "The target as the client sent it, which axum leaves in the request's extensions, where it is looked up: a nested router cuts that of the request.",
+        name: "`User-Agent` looked at",
+        reason: "The header's bytes are checked for what is no text.",
         claims: &[
-            lines("trace-tower/src/server/http.rs", &["URL_PATH", "self.uri(request)", "original_uri)"]),
-            functions("trace-tower/src/server/http.rs", &["uri"]),
+            file("trace-tower/src/conventions/text.rs"),
+            lines("trace-tower/src/server/http.rs", &["user_agent()"]),
         ],
     },
     Cost {
@@ -192,20 +198,8 @@ pub(crate) const COSTS: &[Cost] = &[
         name: "`client.address`, `network.peer.*`",
         reason: "Looked up in the request's extensions, and formatted.",
         claims: &[
-            lines(
-                "trace-tower/src/server/http.rs",
-                &["CLIENT_ADDRESS", "NETWORK_PEER", "self.peer", "IpText"],
-            ),
+            lines("trace-tower/src/server/http.rs", &["set_client", "self.peer"]),
             file("trace-core/src/span/ip.rs"),
-        ],
-    },
-    Cost {
-        phase: ATTRIBUTES,
-        name: "`user_agent.original`",
-        reason: "The header's bytes are checked for what is no text, and copied.",
-        claims: &[
-            file("trace-tower/src/conventions/text.rs"),
-            lines("trace-tower/src/server/http.rs", &["USER_AGENT", "user_agent()"]),
         ],
     },
     Cost {
