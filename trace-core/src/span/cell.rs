@@ -368,9 +368,8 @@ impl Attributes<'_> {
         self.owned.is_sole = false;
         let mut other = Attributes { owned: Owned { cell, is_sole, exclusive: PhantomData }, row: self.row };
         f(&mut other);
-        let other = ManuallyDrop::new(other);
-        self.row = other.row;
-        self.owned.is_sole = is_sole;
+        // Whole, because `f` may have put another one in its place.
+        *self = other;
     }
 
     /// Sets some attributes whose values are texts, as [`set`](Self::set) would set each.

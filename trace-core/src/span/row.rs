@@ -146,11 +146,11 @@ impl Row {
         true
     }
 
-    /// Writes who is at the other end of a connection, the address by all of its keys, if all are known and none is set, it is an address
-    /// of IPv4 with a port that takes three bytes, and there is room; else nothing, and it is `false`.
+    /// Writes who is at the other end of a connection, the address under each of its keys, if none is set, it is an address of IPv4 with
+    /// a port that takes three bytes, and there is room; else nothing, and it is `false`.
     ///
     /// # Safety
-    /// As for [`put_pieces`](Self::put_pieces).
+    /// As for [`put_pieces`](Self::put_pieces); the keys are known, and differ.
     #[inline(always)]
     pub(super) unsafe fn put_peer<const N: usize>(
         &mut self,

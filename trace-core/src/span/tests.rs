@@ -1608,6 +1608,31 @@ fn attributes_that_are_set_aside_stay_also_after_a_panic() {
 }
 
 #[test]
+fn attributes_that_are_exchanged_while_they_are_set_aside_go_to_their_own_spans() {
+    let tracer = Judged::new();
+    // What lasts is an exchange for anything.
+    let lasting = Box::leak(Box::new(Some(tracer.span("lasting").start())));
+    let mut span = tracer.span("row").start();
+    let mut attributes = span.attributes().expect("it is recorded");
+    attributes.set(semconv::URL_PATH, "row");
+    let mut other = lasting.as_mut().and_then(Span::attributes);
+    attributes.aside(|attributes| {
+        if let Some(mut other) = other.take() {
+            std::mem::swap(attributes, &mut other);
+            other.set(semconv::URL_FULL, "row");
+        }
+        attributes.set(semconv::URL_FULL, "lasting");
+    });
+    attributes.set(semconv::URL_PATH, "lasting");
+    drop(attributes);
+    span.end();
+    let row = tracer.one();
+    assert_eq!(row.name, "row");
+    assert_eq!(row.attributes.len(), 2);
+    assert!(row.attributes.iter().all(|set| set.value == Some(string("row"))));
+}
+
+#[test]
 fn pieces_keep_to_the_memory_of_their_span_wherever_that_ends() {
     let tracer = Judged::new();
     let text = "x".repeat(113);
