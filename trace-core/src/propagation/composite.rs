@@ -70,7 +70,8 @@ impl Propagator {
                 self.extract_ids(line)
             }
             W3cLines { traceparent: Lines::None, baggage: Lines::None, .. } => Context::new(),
-            _ => self.extract_more(carrier()),
+            // A copy, because only what is looked at there needs a place in memory.
+            _ => self.extract_more(&carrier(), &{ lines }),
         }
     }
 
@@ -84,17 +85,16 @@ impl Propagator {
     }
 
     #[inline(never)]
-    fn extract_more(&self, carrier: impl Extractor) -> Context {
-        let lines = carrier.w3c_lines();
+    fn extract_more(&self, carrier: &impl Extractor, lines: &W3cLines<'_>) -> Context {
         let mut context = Context::new();
         let mut state = None;
         if self.trace_context
-            && let Some((span, span_state)) = trace_context::extract_parts(&carrier, &lines)
+            && let Some((span, span_state)) = trace_context::extract_parts(carrier, lines)
         {
             context.span_context = Some(span);
             state = span_state;
         }
-        let baggage = if self.baggage { baggage::extract_some(&carrier, &lines) } else { None };
+        let baggage = if self.baggage { baggage::extract_some(carrier, lines) } else { None };
         if state.is_none() && baggage.is_none() {
             return context;
         }
