@@ -416,9 +416,9 @@ mod tests {
         let write = frame("trace-core/src/span/row.rs", "write", "self.bytes(key.as_bytes());");
         let note = |text: &str| frame("trace-tower/src/server/http.rs", "note", text);
         let axum = frame("axum-0.8.9/src/routing/route.rs", "poll", "");
-        let route = note("attributes.set(semconv::HTTP_ROUTE, route);");
-        let stack = [copy.clone(), write.clone(), route, axum.clone()];
-        assert_eq!(name(&stack), "`http.route`");
+        let query = note("self.query.query(query).set(&mut attributes, semconv::URL_QUERY);");
+        let stack = [copy.clone(), write.clone(), query, axum.clone()];
+        assert_eq!(name(&stack), "`url.query`");
         assert_eq!(owner(&stack).1, 3);
         assert_eq!(name(&[copy.clone(), write, axum.clone()]), "trace-core/span/row.rs: write");
         // The service that we call is not ours, and neither is what it leaves to be dropped.
