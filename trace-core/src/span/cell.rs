@@ -364,9 +364,11 @@ impl Attributes<'_> {
     #[inline(always)]
     pub fn aside(&mut self, f: impl FnOnce(&mut Attributes<'_>)) {
         let Owned { cell, is_sole, .. } = self.owned;
-        // Should `f` panic, the other one commits what it has, and this one nothing.
+        // Should `f` panic, the other one commits what it has, and this one has neither anything to commit nor a row to write to: the
+        // memory may be another by then.
+        let row = std::mem::replace(&mut self.row, Row::NONE);
         self.owned.is_sole = false;
-        let mut other = Attributes { owned: Owned { cell, is_sole, exclusive: PhantomData }, row: self.row };
+        let mut other = Attributes { owned: Owned { cell, is_sole, exclusive: PhantomData }, row };
         f(&mut other);
         // Whole, because `f` may have put another one in its place.
         *self = other;
