@@ -9,6 +9,7 @@ use bytes::Bytes;
 use http_body::{Frame, SizeHint};
 use http_body_util::combinators::UnsyncBoxBody;
 use pin_project_lite::pin_project;
+use trace_core::cold_path;
 use trace_tower::server::{BodyCall, HttpServerCall, ResponseBody};
 
 /// The body that axum gets: what is a [`Body`] already, and nobody watches, stays what it is.
@@ -22,7 +23,10 @@ where
     match call {
         // Boxed as axum boxes bodies: one that is so already is neither moved about nor wrapped for the sake of its errors.
         call @ Some(_) => Body::new(UnsyncBoxBody::new(Watched { body: ResponseBody::new(inner, call) })),
-        None => inner,
+        None => {
+            cold_path();
+            inner
+        }
     }
 }
 

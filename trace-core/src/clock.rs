@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering, fence};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use crate::hint::cold_path;
+
 /// A moment on both clocks, and how they run against each other.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Anchor {
@@ -31,7 +33,11 @@ impl Anchor {
     /// The ticks of the present.
     #[inline]
     pub(crate) fn ticks(&self) -> u64 {
-        if self.rate & PROCESSOR == 0 { monotonic_nanos() } else { processor_ticks() }
+        if self.rate & PROCESSOR == 0 {
+            cold_path();
+            return monotonic_nanos();
+        }
+        processor_ticks()
     }
 
     /// The time of a tick, in nanoseconds since the Unix epoch.
@@ -41,7 +47,10 @@ impl Anchor {
         // Ticks before the anchor's are as good as those after.
         let (elapsed, before) = match ticks.checked_sub(self.ticks) {
             Some(elapsed) => (elapsed, false),
-            None => (self.ticks - ticks, true),
+            None => {
+                cold_path();
+                (self.ticks - ticks, true)
+            }
         };
         let nanos = ((u128::from(elapsed) * rate) >> 32) as u64;
         if before { self.unix_nanos.saturating_sub(nanos) } else { self.unix_nanos.saturating_add(nanos) }

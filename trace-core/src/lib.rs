@@ -120,6 +120,7 @@ mod export;
 #[cfg(all(feature = "grpc", feature = "http", feature = "testing"))]
 #[doc(hidden)]
 pub mod fuzz;
+mod hint;
 mod id;
 pub mod otlp;
 mod pipeline;
@@ -137,6 +138,8 @@ pub use context::{
     TraceFlags, TraceState, TraceStateError, carry, spawn, spawn_blocking, spawn_thread,
 };
 pub use export::FlushError;
+#[doc(hidden)]
+pub use hint::cold_path;
 pub use id::{Hex, ParseIdError, SpanId, TraceId};
 pub use pipeline::{Tracer, TracerBuilder, Traces, init, tracer, try_init};
 pub use propagation::{Extractor, Injector, Propagator};

@@ -207,12 +207,14 @@ impl Tracer {
     }
 
     /// How contexts travel.
+    #[inline]
     pub fn propagator(&self) -> &'static Propagator {
-        static DEFAULT: OnceLock<Propagator> = OnceLock::new();
-        match self.get() {
-            Some(pipeline) => &pipeline.propagator,
-            None => DEFAULT.get_or_init(Propagator::default),
+        #[cold]
+        fn default() -> &'static Propagator {
+            static DEFAULT: OnceLock<Propagator> = OnceLock::new();
+            DEFAULT.get_or_init(Propagator::default)
         }
+        self.get().map_or_else(default, |pipeline| &pipeline.propagator)
     }
 
     /// What became of every span so far.

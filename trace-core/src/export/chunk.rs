@@ -7,6 +7,7 @@
 use std::mem::MaybeUninit;
 use std::ops::Range;
 
+use crate::hint::cold_path;
 use crate::otlp::tail::Tail;
 use crate::otlp::wire;
 use crate::span::Scope;
@@ -96,6 +97,7 @@ impl Chunk {
             // Nearly always: two bytes of seven bits.
             len @ 0x80..0x4000 => tail.array([wire::SCOPE_SPANS_SPANS, len as u8 | 0x80, (len >> 7) as u8]),
             len => {
+                cold_path();
                 tail.byte(wire::SCOPE_SPANS_SPANS);
                 tail.varint(len as u64);
             }

@@ -16,6 +16,7 @@ use super::sync::{
     ArrayQueue, AtomicBool, AtomicI64, AtomicUsize, AtomicWaker, fence, set_slot_hint, slot_hint, yield_now,
 };
 use super::try_lock::{TryLock, TryLockGuard};
+use crate::hint::cold_path;
 use crate::span::{Life, Scope, SpanCell};
 use crate::telemetry::operations::{Observers, Operations};
 use crate::telemetry::{Counter, DropCounters, DropReason, ParentCounters, ParentOrigin, Published, Stats};
@@ -215,6 +216,7 @@ impl Queue {
                 self.pool(&mut inner, cell);
             }
             None => {
+                cold_path();
                 self.end_alone(span, life);
                 self.free_cell(cell);
             }
@@ -284,6 +286,7 @@ impl Queue {
         if !self.pressure.load(Ordering::Relaxed) {
             return false;
         }
+        cold_path();
         // While roots are shed nothing may end that would say otherwise.
         self.update_pressure();
         self.pressure.load(Ordering::Relaxed)
@@ -549,6 +552,7 @@ impl Queue {
         local_root: bool,
     ) -> Result<(), DropReason> {
         if inner.closed {
+            cold_path();
             return Err(DropReason::ShutDown);
         }
         self.count_in()?;
@@ -557,10 +561,12 @@ impl Queue {
         {
             // A trace whose spans lie in two chunks may leave in two batches, of which one is lost.
             if local_root && open.is_nearly_full() {
+                cold_path();
                 inner.open.take().into_iter().for_each(|full| self.seal(full));
             }
             return Ok(());
         }
+        cold_path();
         let fresh = self.chunk_with(span, scope, local_root)?;
         if fresh.is_oversize() {
             self.seal(fresh);
@@ -601,6 +607,7 @@ impl Queue {
     /// Where the configuration bounds the queue in spans, takes the place of one.
     fn count_in(&self) -> Result<(), DropReason> {
         let Some(max) = self.limits.spans_max else { return Ok(()) };
+        cold_path();
         // A bound beyond `i64` bounds nothing.
         let max = i64::try_from(max).unwrap_or(i64::MAX);
         let before = self.spans.fetch_add(1, Ordering::Relaxed);
@@ -720,10 +727,12 @@ impl Queue {
     #[inline(always)]
     fn pool(&self, inner: &mut SlotInner, mut cell: Box<SpanCell>) {
         if inner.closed {
+            cold_path();
             return self.free_cell(cell);
         }
         let shrunk = cell.reset();
         if shrunk > 0 {
+            cold_path();
             self.live_bytes.fetch_sub(shrunk, Ordering::Relaxed);
         }
         inner.pool.push(cell);

@@ -6,6 +6,7 @@
 use std::ptr;
 
 use super::wire::varint_len;
+use crate::hint::cold_path;
 
 /// The free end of a vector. What is written becomes part of the vector by [`finish`](Self::finish).
 pub(crate) struct Tail<'a> {
@@ -56,11 +57,12 @@ impl<'a> Tail<'a> {
         unsafe { at.cast::<[u8; N]>().write(bytes) }
     }
 
+    /// Bytes that are many, or whose number nothing is known of: by a call, because the code for every number would be longer.
     #[inline(always)]
     pub(crate) fn bytes(&mut self, bytes: &[u8]) {
         let at = self.take(bytes.len());
         // SAFETY: `take` gave as many bytes of the spare capacity, which no other reference reaches.
-        unsafe { copy(bytes, at) }
+        unsafe { ptr::copy_nonoverlapping(bytes.as_ptr(), at, bytes.len()) }
     }
 
     #[inline(always)]
@@ -102,6 +104,7 @@ pub(crate) unsafe fn copy(from: &[u8], to: *mut u8) {
     unsafe {
         if len >= 16 {
             if len > 128 {
+                cold_path();
                 return ptr::copy_nonoverlapping(from, to, len);
             }
             piece::<16>(from, to, 0);

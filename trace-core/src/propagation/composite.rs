@@ -3,6 +3,7 @@
 use super::{Extractor, Injector, Lines, W3cLines, baggage, trace_context};
 use crate::config::PropagatorName;
 use crate::context::{Carried, Context};
+use crate::hint::cold_path;
 
 /// The formats by which the context enters and leaves a process.
 ///
@@ -71,7 +72,10 @@ impl Propagator {
             }
             W3cLines { traceparent: Lines::None, baggage: Lines::None, .. } => Context::new(),
             // A copy, because only what is looked at there needs a place in memory.
-            _ => self.extract_more(&carrier(), &{ lines }),
+            _ => {
+                cold_path();
+                self.extract_more(&carrier(), &{ lines })
+            }
         }
     }
 

@@ -9,6 +9,7 @@ use http::{HeaderMap, HeaderName};
 
 use super::{Extractor, FieldValue, Injector, Lines, W3cLines};
 use crate::context::{SpanContext, Text, TraceFlags, TraceState, TraceStateParser, grammar};
+use crate::hint::cold_path;
 use crate::id::{read_ids, write_ids};
 
 /// The header that names the trace, the calling span and the flags. Sent in lower case, received in any.
@@ -94,18 +95,28 @@ pub(super) fn read(traceparent: &[u8]) -> Option<SpanContext> {
     }
     // Hex digits in lower case, not all of them zero.
     let (trace_id, span_id) = read_ids(trace_id, span_id.first_chunk()?)?;
-    let flags = byte_of([*f0, *f1])?;
+    let flags = match [*f0, *f1] {
+        // The two that are defined, and none of those to come.
+        [b'0', low @ b'0'..=b'3'] => low - b'0',
+        digits => {
+            cold_path();
+            byte_of(digits)?
+        }
+    };
     match [*v0, *v1] {
         // Version 00 is exactly these fields.
         [b'0', b'0'] if further.is_empty() => {}
         [b'0', b'0'] => return None,
-        version => match (byte_of(version)?, further) {
-            // Version ff is forbidden.
-            (0xff, _) => return None,
-            // A higher version is read by these rules, if its flags end there or are followed by a dash.
-            (_, [] | [b'-', ..]) => {}
-            _ => return None,
-        },
+        version => {
+            cold_path();
+            match (byte_of(version)?, further) {
+                // Version ff is forbidden.
+                (0xff, _) => return None,
+                // A higher version is read by these rules, if its flags end there or are followed by a dash.
+                (_, [] | [b'-', ..]) => {}
+                _ => return None,
+            }
+        }
     }
     // Flags that are not defined are set to zero when sent on, so they are not kept.
     Some(SpanContext::new(trace_id, span_id, TraceFlags::from_u8(flags), true))
@@ -218,7 +229,7 @@ pub(super) fn put_traceparent(headers: &mut HeaderMap, span: SpanContext) {
 }
 
 /// The byte of two lower-case hex digits.
-#[inline]
+#[cold]
 fn byte_of(digits: [u8; 2]) -> Option<u8> {
     let value = |digit: u8| match digit {
         b'0'..=b'9' => Some(digit - b'0'),

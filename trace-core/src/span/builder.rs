@@ -5,6 +5,7 @@ use std::time::SystemTime;
 use super::{Key, Life, Run, Scope, Span, SpanKind, SpanName, Start, StartBelow, Value};
 use crate::clock;
 use crate::context::{Context, SpanContext, TraceFlags, is_quiet, with_current};
+use crate::hint::cold_path;
 use crate::id::{self, SpanId};
 use crate::pipeline::{self, Pipeline, Tracer};
 use crate::sampler::{ParentKind, SamplingParameters};
@@ -188,20 +189,24 @@ impl<'a> SpanBuilder<'a> {
         let below = origin.context;
         let tracer = self.tracer.or(origin.tracer).unwrap_or_else(pipeline::global);
         let Some(pipeline) = tracer.pipeline() else {
+            cold_path();
             // Tracing is disabled: what came in goes out as it is.
             return Some(origin.unchanged(origin.tracer, below.shed));
         };
         if is_quiet() {
+            cold_path();
             return Some(origin.unchanged(origin.tracer, below.shed));
         }
         // What another pipeline left out, or began, has not begun in this one.
         let comes_from_another = origin.tracer.is_some_and(|before| !before.is(tracer));
         if below.shed && !comes_from_another {
+            cold_path();
             return Some(origin.unchanged(Some(tracer), true));
         }
         let parent = below.span_context.as_ref();
         let settled = pipeline.settled.decision(ParentKind::of(parent));
         if settled.is_none() && others == Others::Wait {
+            cold_path();
             return None;
         }
         let (trace_id, span_id, random) = match parent {
@@ -219,6 +224,7 @@ impl<'a> SpanBuilder<'a> {
         let sampled = decision.is_sampled();
         let span_context = SpanContext::new(trace_id, span_id, flags.with_sampled(sampled), false);
         if !(sampled && pipeline.records) {
+            cold_path();
             if pipeline.records {
                 pipeline.queue.count_sampled_out(ParentOrigin::of(parent));
             }
@@ -234,6 +240,7 @@ impl<'a> SpanBuilder<'a> {
             Others::MayRun => pipeline.queue.start(parent_origin),
         };
         let Some(mut cell) = cell else {
+            cold_path();
             return Some(origin.without_memory(tracer, pipeline, local_root, span_context));
         };
         // The clock of the trace, where the parent is recorded here.
@@ -242,12 +249,18 @@ impl<'a> SpanBuilder<'a> {
             None => pipeline.clock.anchor(),
         };
         let unix_nanos = match self.start_time {
-            Some(time) => clock::unix_nanos(time),
+            Some(time) => {
+                cold_path();
+                clock::unix_nanos(time)
+            }
             None => anchor.unix_nanos(anchor.ticks()),
         };
         let parent =
             parent.map(|parent| StartBelow { span_id: parent.span_id(), is_remote: parent.is_remote() });
-        let carried = below.carried.clone();
+        let carried = below.carried.as_ref().map(|carried| {
+            cold_path();
+            carried.clone()
+        });
         // From here on the origin is looked at no more.
         let start = Start {
             context: &span_context,

@@ -27,6 +27,7 @@ use super::row::{Pieces, Row};
 use super::{EncodedAttributes, IpText, Key, Scope, Value, ip};
 use crate::clock::Anchor;
 use crate::context::Context;
+use crate::hint::cold_path;
 use crate::pipeline::Pipeline;
 use crate::semconv;
 
@@ -184,6 +185,7 @@ impl Own {
             }
             return;
         }
+        cold_path();
         drop(context.recording.take());
         Recording { cell: self.cell }.with(|recorder, life| {
             let queue = &life.pipeline.queue;

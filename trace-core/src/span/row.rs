@@ -15,6 +15,7 @@ use super::encoded::{EncodedAttributes, HALF};
 use super::ip::V4Letters;
 use super::recorder::ATTRIBUTES;
 use super::{Key, Value};
+use crate::hint::cold_path;
 use crate::otlp::encode::{INT, KEY, STRING, VALUE};
 use crate::otlp::tail::copy;
 use crate::otlp::wire::varint_len;
@@ -56,7 +57,7 @@ impl fmt::Write for Pieces<'_> {
         }
         // SAFETY: there is room for as many bytes; a span's memory is no part of what is written to it.
         unsafe {
-            copy(piece.as_bytes(), self.at);
+            ptr::copy_nonoverlapping(piece.as_ptr(), self.at, piece.len());
             self.at = self.at.add(piece.len());
         }
         Ok(())
@@ -167,10 +168,13 @@ impl Row {
         });
         let v4 = match peer {
             SocketAddr::V4(peer) => *peer.ip(),
-            SocketAddr::V6(peer) => match peer.ip().to_ipv4_mapped() {
-                Some(v4) => v4,
-                None => return false,
-            },
+            SocketAddr::V6(peer) => {
+                cold_path();
+                match peer.ip().to_ipv4_mapped() {
+                    Some(v4) => v4,
+                    None => return false,
+                }
+            }
         };
         let port = peer.port();
         if !((port >= LONG) & (bytes <= Self::BYTES_MAX) & (self.known & known == 0) & (self.at <= self.last))
@@ -315,7 +319,7 @@ impl Row {
             match value {
                 Value::Str(text) => {
                     self.text_head(text.len());
-                    self.bytes(text.as_bytes());
+                    self.text(text);
                 }
                 Value::I64(number) => {
                     self.array([VALUE, value_len as u8, INT]);
@@ -361,11 +365,28 @@ impl Row {
     }
 
     /// # Safety
+    /// As many bytes may be written as there are.
+    #[inline(always)]
+    unsafe fn text(&mut self, text: &str) {
+        // SAFETY: by the caller's promise; a span's memory is no part of what is written to it.
+        unsafe {
+            ptr::copy_nonoverlapping(text.as_ptr(), self.at, text.len());
+            self.at = self.at.add(text.len());
+        }
+    }
+
+    /// # Safety
     /// Ten bytes may be written.
     #[inline(always)]
     unsafe fn varint(&mut self, mut value: u64) {
         // SAFETY: by the caller's promise: 64 bits are ten times seven at most.
         unsafe {
+            match value {
+                0..0x80 => return self.array([value as u8]),
+                // Statuses of HTTP, and most ports.
+                0x80..0x4000 => return self.array([value as u8 | 0x80, (value >> 7) as u8]),
+                _ => cold_path(),
+            }
             while value >= 0x80 {
                 self.array([value as u8 | 0x80]);
                 value >>= 7;

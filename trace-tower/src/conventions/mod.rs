@@ -10,7 +10,7 @@ mod text;
 mod url;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Version};
-use trace_core::{Context, SpanContext, Tracer};
+use trace_core::{Context, SpanContext, Tracer, cold_path};
 
 pub use self::error::ErrorType;
 pub use self::headers::RequestHeaders;
@@ -50,19 +50,21 @@ fn rare_version(version: Version) -> Option<&'static str> {
 /// second trace.
 #[inline(always)]
 pub fn caller_context(tracer: Tracer, headers: &RequestHeaders<'_>) -> Context {
-    // Made where it is returned to: it is as large as two cache lines.
-    let mut caller = headers.extract(tracer.propagator());
-    // What was just written is looked at only where it has to be.
-    let stands_between = match Context::current_span_context() {
+    match Context::current_span_context() {
         Some(here) if !here.is_remote() => {
-            caller.span_context().is_none_or(|there| here.trace_id() == there.trace_id())
+            cold_path();
+            context_below(here, tracer, headers)
         }
-        _ => false,
-    };
-    if stands_between {
-        caller = Context::current();
+        // Made where it is returned to: it is as large as a cache line, and who copies what was just written waits for it.
+        _ => headers.extract(tracer.propagator()),
     }
-    caller
+}
+
+#[inline(never)]
+fn context_below(here: SpanContext, tracer: Tracer, headers: &RequestHeaders<'_>) -> Context {
+    let caller = headers.extract(tracer.propagator());
+    let stands_between = caller.span_context().is_none_or(|there| here.trace_id() == there.trace_id());
+    if stands_between { Context::current() } else { caller }
 }
 
 /// Tells the caller which trace its request is in: `server-timing: trace;desc=00-…`, beside what the service itself says

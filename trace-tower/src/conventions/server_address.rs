@@ -5,7 +5,7 @@ use std::ptr;
 
 use http::uri::Authority;
 use http::{HeaderValue, Uri, Version};
-use trace_core::{Attributes, EncodedAttributes, semconv};
+use trace_core::{Attributes, EncodedAttributes, cold_path, semconv};
 
 use super::{RequestHeaders, protocol_version};
 
@@ -114,10 +114,12 @@ pub fn set_server(attributes: &mut Attributes<'_>, authority: &[u8], scheme: &st
     {
         attributes.set_encoded(&last.attributes);
         if !last.port_is_written {
+            cold_path();
             attributes.aside(|attributes| set_default_port(attributes, scheme));
         }
         return;
     }
+    cold_path();
     attributes.aside(|attributes| set_other_server(attributes, authority, scheme));
 }
 
@@ -149,6 +151,7 @@ pub fn set_served(attributes: &mut Attributes<'_>, authority: Option<&[u8]>, sch
             return;
         }
     }
+    cold_path();
     attributes.aside(|attributes| set_otherwise_served(attributes, authority, scheme, version));
 }
 
@@ -187,17 +190,16 @@ enum Way {
 impl Way {
     #[inline(always)]
     fn of(scheme: &str, version: Version) -> Option<Self> {
-        let is_secure = match scheme {
-            "http" => false,
-            "https" => true,
-            _ => return None,
-        };
-        if version == Version::HTTP_11 {
-            Some(if is_secure { Self::Https11 } else { Self::Http11 })
-        } else if version == Version::HTTP_2 {
-            Some(if is_secure { Self::Https2 } else { Self::Http2 })
-        } else {
-            None
+        // Inside a cluster most come so.
+        if scheme == "http" && version == Version::HTTP_11 {
+            return Some(Self::Http11);
+        }
+        cold_path();
+        match (scheme, version) {
+            ("http", Version::HTTP_2) => Some(Self::Http2),
+            ("https", Version::HTTP_2) => Some(Self::Https2),
+            ("https", Version::HTTP_11) => Some(Self::Https11),
+            _ => None,
         }
     }
 

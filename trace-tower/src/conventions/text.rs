@@ -4,17 +4,23 @@ use std::any::Any;
 use std::fmt::{self, Write};
 
 use http::HeaderValue;
-use trace_core::{Attributes, Key, Span, display, semconv};
+use trace_core::{Attributes, Key, Span, cold_path, display, semconv};
 
 /// Whether bytes are ASCII, by sixteen at a time, of which the last may overlap those before: the standard library looks at
 /// what is left of a multiple one by one.
 #[inline]
 fn is_ascii(bytes: &[u8]) -> bool {
     const HIGH_BITS: u128 = u128::from_ne_bytes([0x80; 16]);
-    let Some(last) = bytes.last_chunk() else { return bytes.is_ascii() };
+    let Some(last) = bytes.last_chunk() else { return is_short_ascii(bytes) };
     let (chunks, _) = bytes.as_chunks();
     let all = chunks.iter().fold(u128::from_ne_bytes(*last), |all, chunk| all | u128::from_ne_bytes(*chunk));
     all & HIGH_BITS == 0
+}
+
+// By a call, because the code is longer than that of the long ones.
+#[inline(never)]
+fn is_short_ascii(bytes: &[u8]) -> bool {
+    bytes.is_ascii()
 }
 
 /// Bytes as text, if they are. Nearly all are ASCII.
@@ -24,6 +30,7 @@ fn as_text(bytes: &[u8]) -> Option<&str> {
         // SAFETY: ASCII is UTF-8.
         return Some(unsafe { std::str::from_utf8_unchecked(bytes) });
     }
+    cold_path();
     std::str::from_utf8(bytes).ok()
 }
 

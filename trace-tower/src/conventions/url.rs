@@ -4,7 +4,7 @@ use std::fmt::{self, Write};
 use std::sync::Arc;
 
 use http::Uri;
-use trace_core::{Attributes, Key, Pieces, display};
+use trace_core::{Attributes, Key, Pieces, cold_path, display};
 
 use super::text::Letters;
 
@@ -168,6 +168,7 @@ impl<'a> RedactedQuery<'a> {
     #[inline(always)]
     pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
         if !attributes.set_pieces(key, |text| self.write_to(text)) {
+            cold_path();
             attributes.aside(|attributes| set_long(attributes, key, self));
         }
     }
@@ -261,6 +262,7 @@ impl RedactedUrl<'_> {
     #[inline(always)]
     pub fn set(&self, attributes: &mut Attributes<'_>, key: Key<'_>) {
         if !attributes.set_pieces(key, |text| self.pieces(|piece| text.write_str(piece))) {
+            cold_path();
             attributes.aside(|attributes| set_long(attributes, key, self));
         }
     }

@@ -11,6 +11,7 @@ use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
 
 use crate::call::{BoxError, Call, Ending, OpenCall};
+use trace_core::cold_path;
 
 pin_project! {
     /// The body of a response inside the span of its call.
@@ -107,10 +108,13 @@ impl<B: Body, C: Call> ResponseBody<B, C> {
         let this = self.project();
         match this.open {
             Some(_) => poll_watched(this.inner, this.open, this.left, cx, poll, as_error),
-            None => match this.inner.as_pin_mut() {
-                Some(inner) => poll(inner, cx),
-                None => Poll::Ready(None),
-            },
+            None => {
+                cold_path();
+                match this.inner.as_pin_mut() {
+                    Some(inner) => poll(inner, cx),
+                    None => Poll::Ready(None),
+                }
+            }
         }
     }
 }
@@ -140,6 +144,7 @@ fn poll_watched<B: Body, C: Call, E>(
             } else if let Some(trailers) = frame.trailers_ref()
                 && open.span.is_recording()
             {
+                cold_path();
                 open.call.trailers(&mut open.span, trailers);
             }
             let is_trailers = frame.is_trailers();

@@ -9,7 +9,7 @@ use ::http::{HeaderMap, Method, Request, Response, StatusCode, header};
 use http_body::Body;
 use pin_project_lite::pin_project;
 use tower_service::Service;
-use trace_core::Span;
+use trace_core::{Span, cold_path};
 
 use super::{BodyCall, ResponseBody};
 use crate::call::{BoxError, Call, Ending, OpenCall, ServiceError, call_inside};
@@ -66,8 +66,19 @@ impl From<&Method> for Answer {
 
 impl Answer {
     /// How a call ends by its head alone, if it does.
-    #[inline]
+    #[inline(always)]
     fn ending(self, status: StatusCode, body: &impl Body) -> Option<Ending<'static>> {
+        // Nearly all answers: a success or an error, and something to read.
+        let goes_on = matches!(self, Self::Body)
+            && !status.is_informational()
+            && status != StatusCode::NO_CONTENT
+            && status != StatusCode::NOT_MODIFIED
+            && !body.is_end_stream();
+        if goes_on { None } else { self.ending_by_head(status, body.is_end_stream()) }
+    }
+
+    #[cold]
+    fn ending_by_head(self, status: StatusCode, is_read: bool) -> Option<Ending<'static>> {
         match self {
             _ if status == StatusCode::SWITCHING_PROTOCOLS => Some(Ending::Upgraded),
             Self::Tunnel if status.is_success() => Some(Ending::Upgraded),
@@ -75,7 +86,7 @@ impl Answer {
             _ if status.is_informational()
                 || status == StatusCode::NO_CONTENT
                 || status == StatusCode::NOT_MODIFIED
-                || body.is_end_stream() =>
+                || is_read =>
             {
                 Some(Ending::Complete)
             }
@@ -135,6 +146,7 @@ where
                 Poll::Ready(Ok(Response::from_parts(head, body(inner, call))))
             }
             Poll::Ready(Err(error)) => {
+                cold_path();
                 open.note(Ending::ServiceError(ServiceError::new(&error)));
                 *this.open = None;
                 Poll::Ready(Err(error))
@@ -191,6 +203,7 @@ fn look_at_head<B: Body, C: Call>(
         }
     };
     if is_over {
+        cold_path();
         *open = None;
     }
     declared

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use ::http::{Extensions, HeaderMap, HeaderName, HeaderValue, StatusCode, Uri};
-use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, semconv};
+use trace_core::{Attributes, Scope, Span, SpanKind, SpanName, Tracer, cold_path, semconv};
 
 use crate::Lasting;
 use crate::call::{Call, Ending, Protocol, RequestHead, ResponseHead};
@@ -87,6 +87,7 @@ impl Protocol for HttpServer {
         let caller = caller_context(tracer, &headers);
         let mut call = HttpServerCall { options, status: None, response_headers: false };
         if options.leaves_out(&request) {
+            cold_path();
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
         }
         call.response_headers = options.response_headers;
@@ -104,13 +105,16 @@ impl Protocol for HttpServer {
 impl Options {
     #[inline]
     fn leaves_out(&self, request: &RequestHead<'_>) -> bool {
-        let is_ignored = || {
-            let path = self.uri(request).path();
-            self.ignored_paths.iter().any(|ignored| ignored == path)
-        };
+        let leaves_some_out = !self.ignored_paths.is_empty() || self.filter.is_some();
         // A copy, so that the request's head needs no place in memory where nobody looks at it.
-        let is_unwanted = || self.filter.as_ref().is_some_and(|wanted| !wanted(&{ *request }));
-        !self.ignored_paths.is_empty() && is_ignored() || is_unwanted()
+        leaves_some_out && self.is_left_out(&{ *request })
+    }
+
+    #[cold]
+    fn is_left_out(&self, request: &RequestHead<'_>) -> bool {
+        let path = self.uri(request).path();
+        let is_ignored = self.ignored_paths.iter().any(|ignored| ignored == path);
+        is_ignored || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
     }
 
     /// The target as it was sent.
@@ -138,6 +142,7 @@ impl Options {
                 (semconv::USER_AGENT_ORIGINAL, agent),
             ]),
             (route, _) => {
+                cold_path();
                 let path = uri.path();
                 attributes.aside(|attributes| {
                     note_less(attributes, method.attribute(), route, path, headers.user_agent())
@@ -145,6 +150,7 @@ impl Options {
             }
         }
         if let Some(original) = method.original() {
+            cold_path();
             attributes.aside(|attributes| attributes.set(semconv::HTTP_REQUEST_METHOD_ORIGINAL, original));
         }
         let scheme = self.scheme.or_else(|| uri.scheme_str()).unwrap_or("http");
@@ -188,6 +194,7 @@ impl Call for HttpServerCall {
         if self.response_headers
             && let Some(context) = span.span_context()
         {
+            cold_path();
             put_response_headers(context, &self.options.trace_id_header, headers);
         }
     }
@@ -202,6 +209,7 @@ impl Call for HttpServerCall {
         match ending {
             Ending::Complete | Ending::Upgraded => {
                 if let Some(status) = self.status.filter(StatusCode::is_server_error) {
+                    cold_path();
                     span.set_error_if_unset(status.as_str());
                 }
             }
