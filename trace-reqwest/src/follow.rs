@@ -14,6 +14,7 @@ use http::header::{
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Request, Response, StatusCode, Url, Version, redirect};
 use reqwest_middleware::{Error, Middleware, Next, Result};
+use trace_core::cold_path;
 
 use crate::error_type::sources;
 use crate::hops::Hops;
@@ -122,6 +123,7 @@ impl Middleware for Follow {
     {
         // Extensions that were used before tell of another call.
         if !extensions.is_empty() {
+            cold_path();
             extensions.remove::<Call>();
         }
         let template = Template::of(&mut request, self.trace.is_some());
@@ -243,6 +245,7 @@ impl Template {
     #[inline]
     fn of(request: &mut Request, tells_url: bool) -> Self {
         if request.body().is_some() || request.timeout().is_some() {
+            cold_path();
             return Self::of_whole(request);
         }
         let (method, version) = (request.method().clone(), request.version());
@@ -250,6 +253,7 @@ impl Template {
         let headers = headers.map(|headers| Box::new(headers.clone()));
         let mut kept = Kept::Head { method, version, headers };
         if !tells_url {
+            cold_path();
             kept.whole(Some(request.url()));
         }
         Self { kept, spent: false }

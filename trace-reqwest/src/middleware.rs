@@ -11,7 +11,7 @@ use trace_core::semconv::{
     HTTP_REQUEST_METHOD, HTTP_REQUEST_METHOD_ORIGINAL, HTTP_REQUEST_RESEND_COUNT, HTTP_RESPONSE_STATUS_CODE,
     NETWORK_PROTOCOL_VERSION, SERVER_ADDRESS, SERVER_PORT, URL_FULL, URL_TEMPLATE,
 };
-use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer};
+use trace_core::{Context, Scope, Span, SpanKind, SpanName, Tracer, cold_path};
 use trace_tower::client::UrlTemplate;
 use trace_tower::conventions::{KnownMethods, QueryRedaction, RedactedUrl, protocol_version};
 
@@ -107,11 +107,13 @@ impl TraceMiddleware {
     #[inline(always)]
     pub(crate) fn prepare(&self, request: &mut Request, extensions: &mut Extensions) -> Sending {
         if !matches!(request.url().scheme(), "http" | "https") {
+            cold_path();
             // Nothing is sent: reqwest refuses it.
             return Sending { span: Span::unrecorded(Context::current()), hop: None };
         }
         let call = self.count(extensions);
         if call.crossed {
+            cold_path();
             // A middleware above may have added them, not knowing that this is a redirect.
             SECRET_HEADERS.iter().for_each(|name| drop(request.headers_mut().remove(name)));
         }
@@ -173,6 +175,7 @@ impl TraceMiddleware {
                 ]);
             }
             host => {
+                cold_path();
                 attributes.set(HTTP_REQUEST_METHOD, method.attribute());
                 if let Some(host) = host {
                     attributes.set(SERVER_ADDRESS, host);
@@ -181,6 +184,7 @@ impl TraceMiddleware {
             }
         }
         if let Some(original) = method.original() {
+            cold_path();
             attributes.set(HTTP_REQUEST_METHOD_ORIGINAL, original);
         }
         if let Some(port) = url.port_or_known_default() {
@@ -190,6 +194,7 @@ impl TraceMiddleware {
             attributes.set(URL_TEMPLATE, *template);
         }
         if call.sent > 0 {
+            cold_path();
             attributes.set(HTTP_REQUEST_RESEND_COUNT, call.sent);
         }
     }
@@ -267,7 +272,10 @@ impl Future for Attempt<'_> {
         {
             match result {
                 Ok(response) => record_response(span, response),
-                Err(error) => span.set_error(&error_type(error)),
+                Err(error) => {
+                    cold_path();
+                    span.set_error(&error_type(error));
+                }
             }
         }
         poll
@@ -278,9 +286,11 @@ impl Drop for Attempt<'_> {
     fn drop(&mut self) {
         let Self { call, span, is_at_work, .. } = self;
         if *is_at_work {
+            cold_path();
             span.set_error("panic");
         }
         if call.is_some() {
+            cold_path();
             span.enter(|| *call = None);
         }
     }
@@ -310,6 +320,7 @@ fn record_response(span: &mut Span, response: &Response) {
         }
     }
     if status.as_u16() >= 400 {
+        cold_path();
         span.set_error(status.as_str());
     }
 }

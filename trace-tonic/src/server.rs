@@ -12,7 +12,7 @@ use tonic::server::NamedService;
 use tonic::transport::server::TcpConnectInfo;
 use tower_layer::Layer;
 use tower_service::Service;
-use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, semconv};
+use trace_core::{Attributes, Scope, Span, SpanKind, Tracer, cold_path, semconv};
 use trace_tower::call::BoxError;
 use trace_tower::conventions::{RequestHeaders, authority, caller_context, note_panic, set_server};
 use trace_tower::{Call, Ending, Lasting, Protocol, RequestHead, ResponseBody, ResponseFuture, ResponseHead};
@@ -206,6 +206,7 @@ impl Protocol for GrpcServer {
         let mut call = GrpcServerCall { told: Told::default(), is_doubtful: false, options };
         let method = options.methods.of(request.uri.path());
         if options.leaves_out(&request, method) {
+            cold_path();
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
         }
         let builder = tracer.span(method.span_name()).kind(SpanKind::Server).scope(&SCOPE);
@@ -219,7 +220,14 @@ impl Protocol for GrpcServer {
 }
 
 impl Options {
+    #[inline]
     fn leaves_out(&self, request: &RequestHead<'_>, method: Method<'_>) -> bool {
+        let leaves_some_out = !self.ignored.is_empty() || self.filter.is_some();
+        leaves_some_out && self.is_left_out(request, method)
+    }
+
+    #[cold]
+    fn is_left_out(&self, request: &RequestHead<'_>, method: Method<'_>) -> bool {
         self.ignored.iter().any(|ignored| ignored == method.attribute())
             || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
     }
@@ -232,9 +240,9 @@ impl Options {
         headers: &RequestHeaders<'_>,
         method: Method<'_>,
     ) {
-        attributes.set(semconv::RPC_SYSTEM_NAME, SYSTEM);
-        attributes.set(semconv::RPC_METHOD, method.attribute());
+        attributes.set_texts([(semconv::RPC_SYSTEM_NAME, SYSTEM), (semconv::RPC_METHOD, method.attribute())]);
         if let Some(original) = method.original() {
+            cold_path();
             attributes.set(semconv::RPC_METHOD_ORIGINAL, original);
         }
         if let Some(server) = authority(request.uri, headers) {
@@ -287,18 +295,26 @@ impl Call for GrpcServerCall {
     #[inline]
     fn end(&mut self, span: &mut Span, ending: Ending<'_>) {
         match ending {
-            Ending::Panicked(panic) => {
-                note_panic(span, panic);
-                span.set_error_if_unset("panic");
-                Side::Server.note(span, Code::Unknown);
-            }
-            Ending::Cancelled if self.told.grpc().is_none() => note_cancelled(span),
-            Ending::BodyError(error) => Side::Server.note(span, status::of_error(error)),
-            Ending::ServiceError(error) => {
-                Side::Server.note(span, error.as_error().map_or(Code::Unknown, status::of_error));
-            }
-            _ => Side::Server.note(span, self.told.complete()),
+            Ending::Complete | Ending::Upgraded => Side::Server.note(span, self.told.complete()),
+            ending => end_badly(span, ending, self.told),
         }
+    }
+}
+
+#[cold]
+fn end_badly(span: &mut Span, ending: Ending<'_>, told: Told) {
+    match ending {
+        Ending::Panicked(panic) => {
+            note_panic(span, panic);
+            span.set_error_if_unset("panic");
+            Side::Server.note(span, Code::Unknown);
+        }
+        Ending::Cancelled if told.grpc().is_none() => note_cancelled(span),
+        Ending::BodyError(error) => Side::Server.note(span, status::of_error(error)),
+        Ending::ServiceError(error) => {
+            Side::Server.note(span, error.as_error().map_or(Code::Unknown, status::of_error));
+        }
+        _ => Side::Server.note(span, told.complete()),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use super::{Extractor, FieldValue, Injector, Lines, W3cLines};
 use crate::context::{Baggage, BaggageParser};
+use crate::hint::cold_path;
 
 /// The header that carries names and values along. Sent in lower case, received in any.
 pub const BAGGAGE: &str = "baggage";
@@ -43,7 +44,10 @@ pub fn inject(baggage: &Baggage, carrier: &mut (impl Injector + ?Sized)) {
 #[inline]
 pub(super) fn inject_some(baggage: Option<&Baggage>, carrier: &mut (impl Injector + ?Sized)) {
     match baggage {
-        Some(baggage) => carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text())),
+        Some(baggage) => {
+            cold_path();
+            carrier.set_field(BAGGAGE, FieldValue::shared(baggage.text()));
+        }
         None => carrier.remove(BAGGAGE),
     }
 }

@@ -8,6 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::trace_context::{Pending, put_traceparent};
 use crate::context::Text;
+use crate::hint::cold_path;
 
 /// Something that header lines can be read from.
 ///
@@ -243,6 +244,7 @@ impl Injector for HeaderMap {
     fn remove(&mut self, name: &'static str) {
         // Mostly there is none.
         if self.len() > FEW || self.keys().any(|key| key == name) {
+            cold_path();
             self.remove(name);
         }
     }

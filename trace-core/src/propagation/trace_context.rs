@@ -210,7 +210,10 @@ pub(super) fn inject_parts(
     carrier: &mut (impl Injector + ?Sized),
 ) {
     match state {
-        Some(state) => carrier.set_field(TRACESTATE, FieldValue::shared(state.text())),
+        Some(state) => {
+            cold_path();
+            carrier.set_field(TRACESTATE, FieldValue::shared(state.text()));
+        }
         None => carrier.remove(TRACESTATE),
     }
     carrier.set_field(TRACEPARENT, FieldValue::traceparent(&Pending::new(span)));

@@ -144,7 +144,6 @@ fn poll_watched<B: Body, C: Call, E>(
             } else if let Some(trailers) = frame.trailers_ref()
                 && open.span.is_recording()
             {
-                cold_path();
                 open.call.trailers(&mut open.span, trailers);
             }
             let is_trailers = frame.is_trailers();
