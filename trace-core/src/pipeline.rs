@@ -10,12 +10,13 @@ use std::ptr::NonNull;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
+use crate::Context;
 use crate::clock::Clock;
 use crate::config::{Compression, Config, ConfigError, ExporterConfig, Report, SpanLimits};
 use crate::export::queue::{Queue, QueueLimits};
 use crate::export::{self, FlushError, WorkerHandle};
 use crate::propagation::Propagator;
-use crate::sampler::{AnySampler, Settled};
+use crate::sampler::{AnySampler, ParentKind, SamplingDecision, Settled};
 use crate::span::{SpanBuilder, SpanName};
 use crate::telemetry::{Components, Health, Stats};
 
@@ -204,6 +205,27 @@ impl Tracer {
     /// Begins a span of this pipeline, below the current context.
     pub fn span<'a>(&self, name: impl Into<SpanName<'a>>) -> SpanBuilder<'a> {
         SpanBuilder::new(name.into(), Some(*self))
+    }
+
+    /// Whether a span of this tracer in such a context may be recorded. `false` says that none is, whatever it is called, so that there is
+    /// no need to find out its name; `true`, that it depends.
+    ///
+    /// It is the specification's `Enabled`
+    /// ([Tracing API, Enabled](https://opentelemetry.io/docs/specs/otel/trace/api/#enabled)).
+    ///
+    /// ```
+    /// use trace_core::{Baggage, Context, SpanContext, SpanId, TraceFlags, TraceId, TraceState, Tracer};
+    ///
+    /// let span = SpanContext::new(TraceId::random(), SpanId::random(), TraceFlags::NONE, true);
+    /// let not_sampled = Context::from_remote(span, TraceState::empty(), Baggage::new());
+    /// assert!(!trace_core::tracer().may_record(&not_sampled));
+    /// ```
+    #[inline]
+    pub fn may_record(&self, parent: &Context) -> bool {
+        self.get().is_some_and(|pipeline| {
+            let decision = pipeline.settled.decision(ParentKind::of(parent.span_context.as_ref()));
+            pipeline.records && decision.is_none_or(SamplingDecision::is_sampled)
+        })
     }
 
     /// How contexts travel.

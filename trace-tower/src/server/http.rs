@@ -91,6 +91,10 @@ impl Protocol for HttpServer {
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
         }
         call.response_headers = options.response_headers;
+        if !tracer.may_record(&caller) {
+            cold_path();
+            return (tracer.span("").kind(SpanKind::Server).parent(&caller).start(), call);
+        }
         let method = options.methods.name(request.method);
         let route = (options.route)(request.extensions);
         let name = SpanName::new(method.in_span_name(), route);
