@@ -145,7 +145,7 @@ pub use pipeline::{Tracer, TracerBuilder, Traces, init, tracer, try_init};
 pub use propagation::{Extractor, Injector, Propagator};
 pub use resource::Resource;
 pub use span::{
-    Attributes, EncodedAttributes, IpText, Key, Pieces, Run, Scope, Span, SpanBuilder, SpanKind, SpanName,
-    SpanRef, StatusCode, Value, db, display, span,
+    Attributes, EncodedAttributes, Key, Pieces, Run, Scope, Span, SpanBuilder, SpanKind, SpanName, SpanRef,
+    StatusCode, Value, db, display, span,
 };
 pub use telemetry::{ByParent, DropReason, Dropped, Health, OPERATION_BOUNDS_SECONDS, Operation, Stats};

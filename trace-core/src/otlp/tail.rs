@@ -1,7 +1,7 @@
 //! Writing at the end of a vector whose room was made before: one check for a whole field instead of one a byte.
 //!
-//! A span's attributes are a handful of bytes each, so that what a vector asks at every push (is there room?) and a
-//! `memcpy` call for ten bytes would cost more than the bytes.
+//! A span's attributes are a handful of bytes each, so that what a vector asks at every push (is there room?) would cost more
+//! than the bytes.
 
 use std::ptr;
 
@@ -84,7 +84,8 @@ impl<'a> Tail<'a> {
 }
 
 /// Copies a few bytes without a call: the first and the last of a power of two, which may overlap, and as many between
-/// them as it takes.
+/// them as it takes. It is for bytes whose number is a constant where this is inlined, as that of a key: else it is more code than
+/// a call, and the code of a request is more than a processor keeps at hand.
 ///
 /// # Safety
 /// `to` must be valid for writes of as many bytes as `from` has, and not overlap it.

@@ -24,7 +24,7 @@ use std::sync::{Mutex, PoisonError};
 use super::attribute::{Known, text_of};
 use super::recorder::Recorder;
 use super::row::{Pieces, Row};
-use super::{EncodedAttributes, IpText, Key, Scope, Value, ip};
+use super::{EncodedAttributes, Key, Scope, Value};
 use crate::clock::Anchor;
 use crate::context::Context;
 use crate::hint::cold_path;
@@ -438,8 +438,13 @@ impl Attributes<'_> {
 
     #[cold]
     fn set_other_peer(&mut self, addresses: &[Key<'_>], peer: &SocketAddr) {
-        let text = IpText::from(peer.ip());
-        addresses.iter().for_each(|key| self.set_ip_text(key.as_str(), key.known_as(), text));
+        let address = peer.ip().to_canonical();
+        for key in addresses {
+            if !self.set_pieces(*key, |text| write!(text, "{address}")) {
+                // Whole, or not at all: what is formatted into a span that has no more memory is cut.
+                self.set_other(*key, Value::Str(&text_of(format_args!("{address}"))));
+            }
+        }
         self.set_other(semconv::NETWORK_PEER_PORT, Value::from(peer.port()));
     }
 
@@ -470,47 +475,6 @@ impl Attributes<'_> {
         // SAFETY: the row was made, or made anew, after the last change to the recorder; `make` has no way to the recorder, because
         // this has all references to it.
         unsafe { self.row.put_pieces(key, make) }
-    }
-
-    /// Sets an attribute whose value is an IP address, as text. A key that is set already gets the new value.
-    ///
-    /// An address that is the value of several attributes is made an [`IpText`] first, so that its text is made once.
-    ///
-    /// ```
-    /// use std::net::IpAddr;
-    ///
-    /// use trace_core::{IpText, semconv};
-    ///
-    /// let caller = IpText::from(IpAddr::from([203, 0, 113, 195]));
-    /// let mut span = trace_core::span("GET").start();
-    /// if let Some(mut attributes) = span.attributes() {
-    ///     attributes.set_ip(semconv::CLIENT_ADDRESS, caller);
-    ///     attributes.set_ip(semconv::NETWORK_PEER_ADDRESS, caller);
-    /// }
-    /// ```
-    #[inline(always)]
-    pub fn set_ip<'v>(&mut self, key: impl Into<Key<'v>>, address: impl Into<IpText>) {
-        let (key, address) = (key.into(), address.into());
-        let name = key.as_str();
-        match (address.0, key.known_as()) {
-            (ip::Text::V4(letters, len), Some(known))
-                if self.row.takes_text(known, name, size_of_val(&letters)) =>
-            {
-                // SAFETY: the row was made, or made anew, after the last change to the recorder, and takes it; an address of IPv4 is
-                // fifteen letters of ASCII at most.
-                unsafe { self.row.put_padded(known, name, letters.to_le_bytes(), len) }
-            }
-            (_, known) => self.aside(|this| this.set_ip_text(name, known, address)),
-        }
-    }
-
-    #[cold]
-    fn set_ip_text(&mut self, key: &str, known: Option<Known>, address: IpText) {
-        let key = Key::of(key, known);
-        if !self.set_pieces(key, |text| write!(text, "{address}")) {
-            // Whole, or not at all: what is formatted into a span that has no more memory is cut.
-            self.set_other(key, Value::Str(&text_of(format_args!("{address}"))));
-        }
     }
 
     /// Sets attributes that are encoded already, as [`set`](Self::set) would set each.

@@ -34,7 +34,6 @@ pub use cell::Attributes;
 use cell::Own;
 pub(crate) use cell::{Life, Recording, SpanCell};
 pub use encoded::EncodedAttributes;
-pub use ip::IpText;
 pub use kind::{SpanKind, StatusCode};
 pub use name::SpanName;
 pub(crate) use recorder::{Recorder, Start, StartBelow};

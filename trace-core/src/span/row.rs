@@ -203,38 +203,6 @@ impl Row {
         true
     }
 
-    /// Whether any text of these many bytes may be put.
-    #[inline(always)]
-    pub(super) fn takes_text(&self, known: Known, key: &str, bytes: usize) -> bool {
-        (self.known & known.bit() == 0) & (key.len() + bytes <= Self::TEXT_MAX) & (self.at <= self.last)
-    }
-
-    /// Writes an attribute of the first so many of some bytes, which are a text: all of them are written, because a constant number
-    /// is written by a store or two.
-    ///
-    /// # Safety
-    /// The row [takes](Self::takes_text) all, no more than all are the text, and these are one; otherwise as for [`put`](Self::put).
-    #[inline(always)]
-    pub(super) unsafe fn put_padded<const N: usize>(
-        &mut self,
-        known: Known,
-        key: &str,
-        text: [u8; N],
-        len: usize,
-    ) {
-        debug_assert!(len <= N);
-        // SAFETY: an attribute with all of the bytes takes `BYTES_MAX` at most, and so many are left up to `last` and beyond it; those
-        // behind the text are written over, or are no part of the span.
-        unsafe {
-            self.array([ATTRIBUTES, (HEADS + key.len() + len) as u8, KEY, key.len() as u8]);
-            self.bytes(key.as_bytes());
-            self.text_head(len);
-            self.array(text);
-            self.at = self.at.sub(N - len);
-        }
-        self.known += known.bit();
-    }
-
     /// Writes an attribute of a text that is made where it belongs; `false`, and nothing is written, if the text becomes too long,
     /// the key is set or not known, or there is no room.
     ///
@@ -248,7 +216,8 @@ impl Row {
     ) -> bool {
         let Some(known) = key.known_as() else { return false };
         let name = key.as_str();
-        if !self.takes_text(known, name, 0) {
+        let fits = name.len() <= Self::TEXT_MAX;
+        if !((self.known & known.bit() == 0) & fits & (self.at <= self.last)) {
             return false;
         }
         // SAFETY: up to `last` and beyond it `BYTES_MAX` bytes may be written, which are two, the heads, the key and the longest
