@@ -9,9 +9,9 @@ use std::thread;
 use bytes::Buf;
 use http_body::{Body, Frame, SizeHint};
 use pin_project_lite::pin_project;
+use trace_core::cold_path;
 
 use crate::call::{BoxError, Call, Ending, OpenCall};
-use trace_core::cold_path;
 
 pin_project! {
     /// The body of a response inside the span of its call.
