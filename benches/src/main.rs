@@ -211,7 +211,7 @@ impl Wish {
         let counts = !self.no_callgrind && (!self.quick || self.compare || self.keep.is_some());
         Ok(Effort {
             repetitions: self.repetitions.unwrap_or(if self.quick { 2 } else { 7 }),
-            bursts: if self.quick { 20 } else { 40 },
+            bursts: if self.quick { 10 } else { 40 },
             callgrind: match &self.keep {
                 _ if !counts || machine.valgrind.is_none() => Callgrind::Absent,
                 Some(folder) => Callgrind::Keeps(std::path::absolute(folder)?),

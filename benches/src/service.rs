@@ -351,9 +351,10 @@ impl Runner<'_> {
             let few = Slices { count: 3, ms: 60 };
             (100, few, few)
         } else {
-            // At full load a slice is short, so that the one of the bare server beside it is near; at a modest one, short slices
-            // would be mostly connecting.
-            (300, Slices { count: 53, ms: 30 }, Slices { count: 16, ms: 100 })
+            // Short enough that the slice of the bare server beside it is near, and long enough that a server works mostly with caches
+            // of its own: in 30 ms it does so with what ten others have left, and sends as many batches that are not full. At a modest
+            // load it would be mostly connecting.
+            (300, Slices { count: 16, ms: 100 }, Slices { count: 16, ms: 100 })
         };
         let load = |pace, ms| Load { connections: CONNECTIONS, pace, time: Duration::from_millis(ms) };
         let mut servers = Vec::new();

@@ -133,8 +133,10 @@ const WARM_UP: usize = 12;
 /// And for how long: clocks are calibrated meanwhile.
 const WARM_UP_TIME: Duration = Duration::from_millis(60);
 
-/// How long each works before the next one has its turn, warm from working as long before.
-const TURN: Duration = Duration::from_millis(1);
+/// How long each works before the next one has its turn, warm from working as long before: until its code and its memory are back in
+/// the second-level cache, which a dozen others have used meanwhile. By turns of a quarter, what was compared differed by as much
+/// as a tenth from one run to the next.
+const TURN: Duration = Duration::from_millis(4);
 
 /// How many bursts threads do together in a turn.
 const AT_ONCE: usize = 12;

@@ -77,7 +77,7 @@ pub(crate) fn summary(benches: &[BenchResult]) -> String {
 
 const HOW: &str = "\
 One unit of work each, in bursts of some 400 spans. *ns*: CPU time of the working thread. A repetition is new processes, one for \
-each entry, which take turns of a millisecond; each counts by those of its turns that were disturbed least (a tenth are quieter \
+each entry, which take turns of some milliseconds; each counts by those of its turns that were disturbed least (a tenth are quieter \
 still), because what others do on the machine only adds. Each process has a second thread, which sleeps, as tokio's default \
 runtime has: libc is faster in a process with one alone. Shown are the quietest of the repetitions, and their median. *to socket*: \
 CPU time of the whole process for some 2 000 spans that are made and then sent, median. Instructions are callgrind's, of the \

@@ -1,7 +1,7 @@
 //! The runner: starts itself again for each subject and repetition, lets the processes of a repetition take turns, and gathers what
 //! they say.
 //!
-//! A turn is a millisecond or two: machines that others work on too have another speed from one minute to the next, and
+//! A turn is a few milliseconds: machines that others work on too have another speed from one minute to the next, and
 //! what is compared has to be measured at the same. Of its turns, those count in which a process was disturbed least.
 
 use std::io;
