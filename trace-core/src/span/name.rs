@@ -41,6 +41,12 @@ impl<'a> SpanName<'a> {
         }
     }
 
+    /// What is done, and to what: without the latter, that is empty.
+    #[inline]
+    pub(crate) const fn parts(&self) -> (&'a str, &'a str) {
+        (self.operation, self.target)
+    }
+
     /// The texts that the name is written of, one after the other.
     #[inline]
     pub(crate) const fn pieces(&self) -> [&'a str; 3] {

@@ -263,14 +263,17 @@ impl Recorder {
     #[inline(always)]
     fn put_name(&mut self, queue: &Queue, name: SpanName<'_>) {
         self.name = self.here();
-        let pieces = name.pieces();
-        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
-        if len < 0x80 && self.has_room(2 + len) {
-            // SAFETY: two bytes and the name.
-            let mut tail = unsafe { Tail::new(&mut self.bytes, 2 + len) };
+        let (operation, target) = name.parts();
+        let between = usize::from(!target.is_empty());
+        let len = operation.len() + between + target.len();
+        if len < 0x80 && self.has_room(3 + len) {
+            // SAFETY: two bytes, the name, and a space that counts only if something comes behind it.
+            let mut tail = unsafe { Tail::new(&mut self.bytes, 3 + len) };
             tail.array([NAME, len as u8]);
-            for piece in pieces {
-                tail.bytes(piece.as_bytes());
+            tail.bytes(operation.as_bytes());
+            if between != 0 {
+                tail.byte(b' ');
+                tail.bytes(target.as_bytes());
             }
             return tail.finish();
         }
