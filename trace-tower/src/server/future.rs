@@ -69,30 +69,26 @@ impl Answer {
     #[inline(always)]
     fn ending(self, status: StatusCode, body: &impl Body) -> Option<Ending<'static>> {
         // Nearly all answers: a success or an error, and something to read.
-        let goes_on = matches!(self, Self::Body)
-            && !status.is_informational()
-            && status != StatusCode::NO_CONTENT
-            && status != StatusCode::NOT_MODIFIED
-            && !body.is_end_stream();
-        if goes_on { None } else { self.ending_by_head(status, body.is_end_stream()) }
+        let is_over = has_no_body(status) || body.is_end_stream();
+        if matches!(self, Self::Body) && !is_over { None } else { self.ending_by_head(status, is_over) }
     }
 
     #[cold]
-    fn ending_by_head(self, status: StatusCode, is_read: bool) -> Option<Ending<'static>> {
+    fn ending_by_head(self, status: StatusCode, is_over: bool) -> Option<Ending<'static>> {
         match self {
             _ if status == StatusCode::SWITCHING_PROTOCOLS => Some(Ending::Upgraded),
             Self::Tunnel if status.is_success() => Some(Ending::Upgraded),
             Self::Head => Some(Ending::Complete),
-            _ if status.is_informational()
-                || status == StatusCode::NO_CONTENT
-                || status == StatusCode::NOT_MODIFIED
-                || is_read =>
-            {
-                Some(Ending::Complete)
-            }
+            _ if is_over => Some(Ending::Complete),
             _ => None,
         }
     }
+}
+
+/// Whether nothing comes after a head with this status: [RFC 9110, 6.4.1](https://www.rfc-editor.org/rfc/rfc9110#section-6.4.1).
+#[inline(always)]
+fn has_no_body(status: StatusCode) -> bool {
+    status.is_informational() || status == StatusCode::NO_CONTENT || status == StatusCode::NOT_MODIFIED
 }
 
 impl<F, C: Call> ResponseFuture<F, C> {
