@@ -16,7 +16,7 @@ use super::*;
 use crate::config::Config;
 use crate::context::{Baggage, ContextGuard, TraceFlags, TraceState};
 use crate::pipeline::Tracer;
-use crate::sampler::{AnySampler, Sampler, SamplingDecision, SamplingParameters};
+use crate::sampler::{AnySampler, ParentBased, Sampler, SamplingDecision, SamplingParameters, TraceIdRatio};
 use crate::telemetry::DropReason;
 use crate::{SpanId, TraceId};
 
@@ -457,6 +457,37 @@ fn a_span_that_is_sampled_out_has_ids_and_costs_no_memory() {
     assert_eq!(tracer.stats().sampled_out, 2);
     assert_eq!(tracer.stats().started, 0);
     assert_eq!(tracer.pipeline().expect("enabled").queue.memory(), (0, 0));
+}
+
+#[test]
+fn what_may_be_recorded_is_told_in_advance_for_each_kind_of_parent() {
+    let samplers: [fn() -> AnySampler; 5] = [
+        || AnySampler::AlwaysOn,
+        || AnySampler::AlwaysOff,
+        AnySampler::default,
+        || ParentBased::new(AnySampler::AlwaysOff).remote_not_sampled(AnySampler::AlwaysOn).into(),
+        || TraceIdRatio::new(0.5).unwrap().into(),
+    ];
+    for sampler in samplers {
+        let tracer = Judged::with(|config| config.sampler = sampler());
+        let parents =
+            [None, Some((true, true)), Some((true, false)), Some((false, true)), Some((false, false))];
+        for parent in parents {
+            // A trace of its own each time: a ratio decides by that.
+            let context = || {
+                parent.map_or_else(Context::new, |(is_sampled, is_remote)| {
+                    let flags = TraceFlags::default().with_sampled(is_sampled);
+                    let span = SpanContext::new(TraceId::random(), SpanId::random(), flags, is_remote);
+                    Context::from_remote(span, TraceState::empty(), Baggage::new())
+                })
+            };
+            let may = tracer.may_record(&context());
+            let does = (0..64).any(|_| tracer.span("work").parent(&context()).start().is_recording());
+            assert_eq!(may, does, "{:?}, {parent:?}", sampler());
+        }
+        drop(tracer.spans());
+    }
+    assert!(!Tracer::disabled().may_record(&Context::new()));
 }
 
 #[test]
