@@ -8,9 +8,10 @@ use axum::extract::connect_info::MockConnectInfo;
 use axum::extract::{ConnectInfo, MatchedPath, OriginalUri};
 use http::{Extensions, HeaderName, Uri};
 use tower_layer::Layer;
-use trace_core::{Scope, Tracer};
+use trace_core::{Scope, Span, Tracer};
 use trace_tower::conventions::{KnownMethods, QueryRedaction};
-use trace_tower::{RequestHead, ServerTraceLayer};
+use trace_tower::server::{Framework, HttpServer, HttpServerCall};
+use trace_tower::{Protocol, RequestHead, ServerTrace, ServerTraceLayer};
 
 use crate::Trace;
 
@@ -43,7 +44,7 @@ impl<S> Layer<S> for TraceLayer {
     type Service = Trace<S>;
 
     fn layer(&self, inner: S) -> Trace<S> {
-        Trace::new(self.layer.layer(inner))
+        Trace::new(ServerTrace::new(inner, Axum(*self.layer.protocol())))
     }
 }
 
@@ -60,12 +61,7 @@ impl TraceLayer {
     }
 
     fn of(layer: ServerTraceLayer) -> Self {
-        let layer = layer
-            .scope(&SCOPE)
-            .route_from(matched_path)
-            .original_uri_from(original_uri)
-            .peer_from(connected_address);
-        Self { layer }
+        Self { layer: layer.scope(&SCOPE) }
     }
 
     /// Makes the spans by this tracer, instead of the global one ([`trace_core::init`]).
@@ -163,18 +159,36 @@ impl TraceLayer {
     }
 }
 
-fn matched_path(extensions: &Extensions) -> Option<&str> {
-    extensions.get::<MatchedPath>().map(MatchedPath::as_str)
+/// HTTP as a service of axum's sees it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Axum(HttpServer);
+
+impl Protocol for Axum {
+    type Call = HttpServerCall;
+
+    #[inline]
+    fn start(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
+        self.0.start_in::<Self>(request)
+    }
 }
 
-fn original_uri(extensions: &Extensions) -> Option<&Uri> {
-    extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
-}
+impl Framework for Axum {
+    #[inline]
+    fn route(extensions: &Extensions) -> Option<&str> {
+        extensions.get::<MatchedPath>().map(MatchedPath::as_str)
+    }
 
-fn connected_address(extensions: &Extensions) -> Option<SocketAddr> {
-    match extensions.get::<ConnectInfo<SocketAddr>>() {
-        Some(ConnectInfo(address)) => Some(*address),
-        None => mocked_address(extensions),
+    #[inline]
+    fn original_uri(extensions: &Extensions) -> Option<&Uri> {
+        extensions.get::<OriginalUri>().map(|OriginalUri(uri)| uri)
+    }
+
+    #[inline]
+    fn peer(extensions: &Extensions) -> Option<SocketAddr> {
+        match extensions.get::<ConnectInfo<SocketAddr>>() {
+            Some(ConnectInfo(address)) => Some(*address),
+            None => mocked_address(extensions),
+        }
     }
 }
 
@@ -241,7 +255,7 @@ mod tests {
         const IS_CHILD: &str = "TRACE_AXUM_TEST_IS_CHILD";
         if env::var_os(IS_CHILD).is_some() {
             for _ in 0..2 {
-                assert_eq!(connected_address(&Extensions::new()), None);
+                assert_eq!(Axum::peer(&Extensions::new()), None);
             }
             return;
         }

@@ -10,17 +10,18 @@ use tower_service::Service;
 use trace_tower::ServerTrace;
 
 use crate::ResponseFuture;
+use crate::layer::Axum;
 
 /// A service whose requests are spans: see [`TraceLayer`](crate::TraceLayer).
 ///
 /// It answers with axum's own body, so that a body that nobody has to watch is not boxed once more.
 #[derive(Clone, Debug)]
 pub struct Trace<S> {
-    inner: ServerTrace<S>,
+    inner: ServerTrace<S, Axum>,
 }
 
 impl<S> Trace<S> {
-    pub(crate) const fn new(inner: ServerTrace<S>) -> Self {
+    pub(crate) const fn new(inner: ServerTrace<S, Axum>) -> Self {
         Self { inner }
     }
 }

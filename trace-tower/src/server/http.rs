@@ -34,9 +34,38 @@ pub(super) struct Options {
     pub(super) response_headers: bool,
     pub(super) trace_id_header: HeaderName,
     pub(super) panic_messages: bool,
-    pub(super) route: fn(&Extensions) -> Option<&str>,
-    pub(super) original_uri: fn(&Extensions) -> Option<&Uri>,
-    pub(super) peer: fn(&Extensions) -> Option<SocketAddr>,
+    pub(super) route: Option<fn(&Extensions) -> Option<&str>>,
+    pub(super) original_uri: Option<fn(&Extensions) -> Option<&Uri>>,
+    pub(super) peer: Option<fn(&Extensions) -> Option<SocketAddr>>,
+}
+
+/// Where a framework leaves what it knows of a request: see [`HttpServer::start_in`].
+pub trait Framework {
+    /// The route that its router matched, such as `/orders/{id}`.
+    fn route(extensions: &Extensions) -> Option<&str>;
+
+    /// The target of the request, before the router takes off what it has matched.
+    fn original_uri(extensions: &Extensions) -> Option<&Uri>;
+
+    /// The address at the other end of the connection.
+    fn peer(extensions: &Extensions) -> Option<SocketAddr>;
+}
+
+/// No framework: nothing is known but what the layer is told.
+struct Bare;
+
+impl Framework for Bare {
+    fn route(_: &Extensions) -> Option<&str> {
+        None
+    }
+
+    fn original_uri(_: &Extensions) -> Option<&Uri> {
+        None
+    }
+
+    fn peer(_: &Extensions) -> Option<SocketAddr> {
+        None
+    }
 }
 
 pub(super) type Filter = dyn Fn(&RequestHead<'_>) -> bool + Send + Sync;
@@ -63,9 +92,9 @@ impl Default for Options {
             response_headers: false,
             trace_id_header: HeaderName::from_static("x-trace-id"),
             panic_messages: false,
-            route: |_| None,
-            original_uri: |_| None,
-            peer: |_| None,
+            route: None,
+            original_uri: None,
+            peer: None,
         }
     }
 }
@@ -81,12 +110,21 @@ impl Protocol for HttpServer {
 
     #[inline]
     fn start(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
+        self.start_in::<Bare>(request)
+    }
+}
+
+impl HttpServer {
+    /// Starts the span of a request, as [`Protocol::start`] does, for a service of this framework. What the layer was told of where to
+    /// look ([`route_from`](super::ServerTraceLayer::route_from) and the others) goes first.
+    #[inline]
+    pub fn start_in<F: Framework>(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
         let options = self.options.get();
         let tracer = options.tracer.unwrap_or_else(trace_core::tracer);
         let headers = RequestHeaders::new(request.headers);
         let caller = caller_context(tracer, &headers);
         let mut call = HttpServerCall { options, status: None, response_headers: false };
-        if options.leaves_out(&request) {
+        if options.leaves_out::<F>(&request) {
             cold_path();
             return (Span::unrecorded(caller.with_tracer(tracer)), call);
         }
@@ -96,11 +134,11 @@ impl Protocol for HttpServer {
             return (tracer.span("").kind(SpanKind::Server).parent(&caller).start(), call);
         }
         let method = options.methods.name(request.method);
-        let route = (options.route)(request.extensions);
+        let route = options.route::<F>(request.extensions);
         let name = SpanName::new(method.in_span_name(), route);
         let mut span = tracer.span(name).kind(SpanKind::Server).scope(options.scope).parent(&caller).start();
         if let Some(attributes) = span.attributes() {
-            options.note(attributes, &request, &headers, method, route);
+            options.note::<F>(attributes, &request, &headers, method, route);
         }
         (span, call)
     }
@@ -108,27 +146,56 @@ impl Protocol for HttpServer {
 
 impl Options {
     #[inline]
-    fn leaves_out(&self, request: &RequestHead<'_>) -> bool {
+    fn leaves_out<F: Framework>(&self, request: &RequestHead<'_>) -> bool {
         let leaves_some_out = !self.ignored_paths.is_empty() || self.filter.is_some();
         // A copy, so that the request's head needs no place in memory where nobody looks at it.
-        leaves_some_out && self.is_left_out(&{ *request })
+        leaves_some_out && self.is_left_out::<F>(&{ *request })
     }
 
     #[cold]
-    fn is_left_out(&self, request: &RequestHead<'_>) -> bool {
-        let path = self.uri(request).path();
+    fn is_left_out<F: Framework>(&self, request: &RequestHead<'_>) -> bool {
+        let path = self.uri::<F>(request).path();
         let is_ignored = self.ignored_paths.iter().any(|ignored| ignored == path);
         is_ignored || self.filter.as_ref().is_some_and(|wanted| !wanted(request))
     }
 
     /// The target as it was sent.
     #[inline]
-    fn uri<'a>(&self, request: &RequestHead<'a>) -> &'a Uri {
-        (self.original_uri)(request.extensions).unwrap_or(request.uri)
+    fn uri<'a, F: Framework>(&self, request: &RequestHead<'a>) -> &'a Uri {
+        let original = match self.original_uri {
+            None => F::original_uri(request.extensions),
+            Some(original_uri) => {
+                cold_path();
+                original_uri(request.extensions)
+            }
+        };
+        original.unwrap_or(request.uri)
+    }
+
+    #[inline]
+    fn route<'a, F: Framework>(&self, extensions: &'a Extensions) -> Option<&'a str> {
+        match self.route {
+            None => F::route(extensions),
+            Some(route) => {
+                cold_path();
+                route(extensions)
+            }
+        }
+    }
+
+    #[inline]
+    fn peer<F: Framework>(&self, extensions: &Extensions) -> Option<SocketAddr> {
+        match self.peer {
+            None => F::peer(extensions),
+            Some(peer) => {
+                cold_path();
+                peer(extensions)
+            }
+        }
     }
 
     #[inline(always)]
-    fn note(
+    fn note<F: Framework>(
         &self,
         mut attributes: Attributes<'_>,
         request: &RequestHead<'_>,
@@ -136,7 +203,7 @@ impl Options {
         method: MethodName<'_>,
         route: Option<&str>,
     ) {
-        let uri = self.uri(request);
+        let uri = self.uri::<F>(request);
         let (method_key, path_key) = (semconv::HTTP_REQUEST_METHOD, semconv::URL_PATH);
         match (route, headers.user_agent().and_then(header_str)) {
             (Some(route), Some(agent)) => attributes.set_texts([
@@ -162,7 +229,7 @@ impl Options {
             self.query.query(query).set(&mut attributes, semconv::URL_QUERY);
         }
         set_served(&mut attributes, authority(uri, headers), scheme, request.version);
-        if let Some(peer) = (self.peer)(request.extensions) {
+        if let Some(peer) = self.peer::<F>(request.extensions) {
             attributes.set_client(&peer);
         }
     }

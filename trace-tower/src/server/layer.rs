@@ -46,6 +46,11 @@ impl<P> ServerTraceLayer<P> {
     pub const fn of(protocol: P) -> Self {
         Self { protocol }
     }
+
+    /// The protocol, with its options.
+    pub const fn protocol(&self) -> &P {
+        &self.protocol
+    }
 }
 
 impl<S, P: Clone> Layer<S> for ServerTraceLayer<P> {
@@ -156,14 +161,14 @@ impl ServerTraceLayer {
     /// Where the router leaves the route that it matched, such as `/orders/{id}`.
     #[must_use]
     pub fn route_from(mut self, route: fn(&Extensions) -> Option<&str>) -> Self {
-        self.protocol.options.update(|options| options.route = route);
+        self.protocol.options.update(|options| options.route = Some(route));
         self
     }
 
     /// Where the router leaves the target of the request, before it takes off what it has matched.
     #[must_use]
     pub fn original_uri_from(mut self, uri: fn(&Extensions) -> Option<&Uri>) -> Self {
-        self.protocol.options.update(|options| options.original_uri = uri);
+        self.protocol.options.update(|options| options.original_uri = Some(uri));
         self
     }
 
@@ -176,7 +181,7 @@ impl ServerTraceLayer {
     /// ```
     #[must_use]
     pub fn peer_from(mut self, peer: fn(&Extensions) -> Option<SocketAddr>) -> Self {
-        self.protocol.options.update(|options| options.peer = peer);
+        self.protocol.options.update(|options| options.peer = Some(peer));
         self
     }
 

@@ -12,7 +12,7 @@ mod service;
 
 pub use self::body::{BodyCall, ResponseBody};
 pub use self::future::ResponseFuture;
-pub use self::http::{HttpServer, HttpServerCall};
+pub use self::http::{Framework, HttpServer, HttpServerCall};
 pub use self::layer::ServerTraceLayer;
 pub use self::service::ServerTrace;
 
