@@ -11,7 +11,7 @@ use tokio::runtime::Runtime;
 use crate::exporters::{self, Kind, Protocol, Wire};
 use crate::harness::statistics::{least, median, quantile, undisturbed};
 use crate::harness::{Bench, Collector, Effort, Goal, Running, Section, Sink, Subject, Table};
-use crate::harness::{allocator, clock, memory};
+use crate::harness::{allocator, clock, memory, processors};
 use crate::span;
 
 pub(crate) const BENCH: Bench = Bench {
@@ -23,8 +23,10 @@ pub(crate) const BENCH: Bench = Bench {
 };
 
 fn sections(effort: &Effort) -> io::Result<Vec<Section>> {
+    let [beside, sender] = processors::apart().map_or([None; 2], |both| both.map(Some));
     Ok(vec![
-        costs(effort)?,
+        // Where sender and collector may go where they like, the time is one of two, by whether they are on one processor.
+        processors::on(beside, || costs(effort, sender))?,
         losses(
             effort,
             Shape::Bursts,
@@ -123,7 +125,7 @@ struct Sent {
     arrived: f64,
 }
 
-fn costs(effort: &Effort) -> io::Result<Section> {
+fn costs(effort: &Effort, processor: Option<usize>) -> io::Result<Section> {
     let http = Sink::start()?;
     let grpc = Sink::start_grpc()?;
     let senders: Vec<_> = SENDERS.iter().filter(|sender| effort.wants(sender.name)).collect();
@@ -136,7 +138,7 @@ fn costs(effort: &Effort) -> io::Result<Section> {
                 Protocol::Http => &http,
                 Protocol::Grpc => &grpc,
             };
-            sent.push(sender.measure(sink, effort)?);
+            sent.push(sender.measure(sink, effort, processor)?);
         }
     }
     let heading = [
@@ -175,7 +177,8 @@ fn costs(effort: &Effort) -> io::Result<Section> {
     }
     Ok(Section {
         title: "from the queue to the socket".to_owned(),
-        note: "One batch after the other is made and flushed. *ns*: CPU time of the whole process, user and system, less that of the \
+        note: "One batch after the other is made and flushed, where there are two processors on one without the collector (tokio's \
+               runtime, for gRPC, has one worker then). *ns*: CPU time of the whole process, user and system, less that of the \
                thread that makes the spans while it makes them, of the batches that were disturbed least; the quietest of the \
                repetitions and their median. Ours encodes a span while it is made, and the others when they send it: *with the \
                making* is the median of the whole. Allocations are those of all threads, less those of the making. A batch is as \
@@ -189,7 +192,7 @@ fn costs(effort: &Effort) -> io::Result<Section> {
 }
 
 impl Sender {
-    fn measure(&self, sink: &Sink, effort: &Effort) -> io::Result<Sent> {
+    fn measure(&self, sink: &Sink, effort: &Effort, processor: Option<usize>) -> io::Result<Sent> {
         let before = sink.tally();
         let (endpoint, spans, batches) =
             (sink.endpoint(), self.batch.spans().to_string(), effort.bursts.to_string());
@@ -197,6 +200,7 @@ impl Sender {
             Protocol::Http => "http",
             Protocol::Grpc => "grpc",
         };
+        let processor = processor.map(|processor| format!("--processor={processor}"));
         let mut arguments =
             vec!["child-export", "send", self.kind.word(), protocol, &endpoint, &spans, &batches];
         if self.wire.gzip {
@@ -205,6 +209,7 @@ impl Sender {
         if let Batch::Set(_) = self.batch {
             arguments.push("--set");
         }
+        arguments.extend(processor.as_deref());
         let [cpu_ns, whole_ns, allocations, bytes, made] = Running::start(arguments)?.numbers()?;
         let tally = sink.tally() - before;
         Ok(Sent {
@@ -346,6 +351,9 @@ pub(crate) struct Send {
     /// Whether the batch's size is set to that many spans.
     #[arg(long)]
     set: bool,
+    /// The only one that it may use.
+    #[arg(long)]
+    processor: Option<usize>,
 }
 
 #[derive(Debug, Args)]
@@ -375,6 +383,9 @@ const COUNTED: usize = 8;
 
 impl Send {
     fn work(&self) -> io::Result<()> {
+        if let Some(processor) = self.processor {
+            processors::pin(processor)?;
+        }
         // gRPC needs one, as `#[tokio::main]` makes it.
         let runtime = match self.protocol {
             Protocol::Http => None,

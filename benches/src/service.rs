@@ -204,13 +204,10 @@ pub(crate) fn work(part: &Part) -> io::Result<()> {
 }
 
 fn sections(effort: &Effort) -> io::Result<Vec<Section>> {
-    let bench = match processors::available()[..] {
-        [load, server, ..] => Runner { effort, load: Some(load), server: Some(server) },
-        _ => Runner { effort, load: None, server: None },
-    };
-    // What this thread starts stays on its processor: the load and the collectors. The runner's own thread goes on everywhere.
-    thread::scope(|scope| scope.spawn(|| bench.sections()).join())
-        .unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    let [load, server] = processors::apart().map_or([None; 2], |both| both.map(Some));
+    let bench = Runner { effort, load, server };
+    // The load and the collectors stay on the other one.
+    processors::on(load, || bench.sections())
 }
 
 struct Runner<'a> {
@@ -298,9 +295,6 @@ impl Stack {
 
 impl Runner<'_> {
     fn sections(&self) -> io::Result<Vec<Section>> {
-        if let Some(processor) = self.load {
-            processors::pin(processor)?;
-        }
         let stacks: Vec<_> =
             STACKS.iter().filter(|stack| stack.name == BARE || self.effort.wants(stack.name)).collect();
         let healthy = self.rounds(&stacks, Health::Healthy)?;
@@ -354,7 +348,8 @@ impl Runner<'_> {
             // Short enough that the slice of the bare server beside it is near, and long enough that a server works mostly with caches
             // of its own: in 30 ms it does so with what ten others have left, and sends as many batches that are not full. At a modest
             // load it would be mostly connecting.
-            (300, Slices { count: 16, ms: 100 }, Slices { count: 16, ms: 100 })
+            let slices = Slices { count: 16, ms: 100 };
+            (300, slices, slices)
         };
         let load = |pace, ms| Load { connections: CONNECTIONS, pace, time: Duration::from_millis(ms) };
         let mut servers = Vec::new();

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::connect_info::MockConnectInfo;
+use axum::extract::connect_info::{ConnectInfo, MockConnectInfo};
 use axum::extract::{Path, Request};
 use axum::response::Response;
 use axum::routing::{any, get};
@@ -579,7 +579,8 @@ async fn the_peer_may_be_mocked_or_known_to_the_service_alone() {
     let mocked = |layer: TraceLayer| hello().layer(layer).layer(MockConnectInfo(peer));
     let own = |layer: TraceLayer| {
         let layer = layer.peer_from(|extensions| extensions.get().copied());
-        hello().layer(layer).layer(axum::Extension(peer))
+        let connected = ConnectInfo(SocketAddr::from(([10, 0, 0, 2], 4321)));
+        hello().layer(layer).layer(axum::Extension(peer)).layer(axum::Extension(connected))
     };
     for app in [&mocked as &dyn Fn(TraceLayer) -> Router, &own] {
         let traced = Traced::start().await;
@@ -590,4 +591,14 @@ async fn the_peer_may_be_mocked_or_known_to_the_service_alone() {
         assert_eq!(text(&span, "client.address"), "10.0.0.1");
         assert_eq!(number(&span, "network.peer.port"), 1234);
     }
+}
+
+#[tokio::test]
+async fn a_peer_that_the_service_does_not_know_is_not_told_by_the_connection() {
+    let traced = Traced::start().await;
+    let layer = TraceLayer::new().tracer(traced.tracer()).peer_from(|_| None);
+    let server = serve(hello().layer(layer)).await;
+    Raw::get(server, "/orders/7").await.until("order 7").await;
+    let span = traced.span().await;
+    assert_eq!((span.attribute("client.address"), span.attribute("network.peer.address")), (None, None));
 }

@@ -85,6 +85,8 @@ pub(crate) const COSTS: &[Cost] = &[
             file("trace-core/src/span/name.rs"),
             lines("trace-tower/src/server/http.rs", &["options.methods", "options.route", "SpanName::new"]),
             functions("trace-core/src/span/recorder.rs", &["put_name", "set_name"]),
+            functions("trace-tower/src/server/http.rs", &["route"]),
+            functions("trace-axum/src/layer.rs", &["route"]),
         ],
     },
     Cost {
@@ -158,11 +160,9 @@ pub(crate) const COSTS: &[Cost] = &[
         name: "target looked up",
         reason: "As the client sent it, which axum leaves in the request's extensions: a nested router cuts that of the request.",
         claims: &[
-            lines(
-                "trace-tower/src/server/http.rs",
-                &["self.uri(request)", "original_uri)", "uri.path()", "let path ="],
-            ),
+            lines("trace-tower/src/server/http.rs", &["self.uri", "uri.path()", "let path ="]),
             functions("trace-tower/src/server/http.rs", &["uri"]),
+            functions("trace-axum/src/layer.rs", &["original_uri"]),
         ],
     },
     Cost {
@@ -199,6 +199,8 @@ pub(crate) const COSTS: &[Cost] = &[
         reason: "Looked up in the request's extensions, and formatted.",
         claims: &[
             lines("trace-tower/src/server/http.rs", &["set_client", "self.peer"]),
+            functions("trace-tower/src/server/http.rs", &["peer"]),
+            functions("trace-axum/src/layer.rs", &["peer"]),
             file("trace-core/src/span/ip.rs"),
         ],
     },
@@ -208,7 +210,7 @@ pub(crate) const COSTS: &[Cost] = &[
         reason: "Whether nobody else looks at the span, where its bytes end, and how many there are now.",
         claims: &[
             functions("trace-tower/src/server/http.rs", &["note"]),
-            lines("trace-tower/src/server/http.rs", &["span.attributes()", "options.note("]),
+            lines("trace-tower/src/server/http.rs", &["span.attributes()", "options.note"]),
         ],
     },
     Cost {
@@ -242,7 +244,8 @@ pub(crate) const COSTS: &[Cost] = &[
             file("trace-axum/src/service.rs"),
             functions("trace-axum/src/future.rs", &["new"]),
             functions("trace-tower/src/call.rs", &["new", "call_inside"]),
-            functions("trace-tower/src/server/http.rs", &["start"]),
+            functions("trace-tower/src/server/http.rs", &["start_in"]),
+            functions("trace-axum/src/layer.rs", &["start"]),
         ],
     },
     Cost {

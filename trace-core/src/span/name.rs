@@ -41,7 +41,7 @@ impl<'a> SpanName<'a> {
         }
     }
 
-    /// What is done, and to what: without the latter, that is empty.
+    /// What is done, and to what; the latter is empty if there is none.
     #[inline]
     pub(crate) const fn parts(&self) -> (&'a str, &'a str) {
         (self.operation, self.target)

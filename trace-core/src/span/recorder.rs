@@ -266,9 +266,9 @@ impl Recorder {
         let (operation, target) = name.parts();
         let between = usize::from(!target.is_empty());
         let len = operation.len() + between + target.len();
-        if len < 0x80 && self.has_room(3 + len) {
-            // SAFETY: two bytes, the name, and a space that counts only if something comes behind it.
-            let mut tail = unsafe { Tail::new(&mut self.bytes, 3 + len) };
+        if len < 0x80 && self.has_room(2 + len) {
+            // SAFETY: two bytes, and the name with the space in it.
+            let mut tail = unsafe { Tail::new(&mut self.bytes, 2 + len) };
             tail.array([NAME, len as u8]);
             tail.bytes(operation.as_bytes());
             if between != 0 {

@@ -460,6 +460,22 @@ fn a_span_that_is_sampled_out_has_ids_and_costs_no_memory() {
 }
 
 #[test]
+fn a_name_of_one_part_or_two_is_recorded_whole_at_every_length() {
+    let text = "x".repeat(140);
+    let tracer = Judged::new();
+    for len in 0..=text.len() {
+        for name in [
+            SpanName::from(&text[..len]),
+            SpanName::new("GET", Some(&text[..len])),
+            SpanName::new(&text[..len], Some("/orders")),
+        ] {
+            drop(tracer.span(name).attribute("a", 1));
+            assert_eq!(tracer.one().name, name.to_string());
+        }
+    }
+}
+
+#[test]
 fn what_may_be_recorded_is_told_in_advance_for_each_kind_of_parent() {
     let samplers: [fn() -> AnySampler; 5] = [
         || AnySampler::AlwaysOn,

@@ -39,34 +39,66 @@ pub(super) struct Options {
     pub(super) peer: Option<fn(&Extensions) -> Option<SocketAddr>>,
 }
 
-/// Where a framework leaves what it knows of a request: see [`HttpServer::start_in`].
+/// Where a framework leaves what it knows of a request. Default: nowhere.
+///
+/// A crate for a framework has a protocol of its own that is [`HttpServer`] in all else, so that its look-ups are called by name and
+/// not through a pointer:
+///
+/// ```
+/// use http::Extensions;
+/// use trace_core::Span;
+/// use trace_tower::server::{Framework, HttpServer, HttpServerCall};
+/// use trace_tower::{Protocol, RequestHead, ServerTraceLayer};
+///
+/// /// What a router leaves in the extensions of a request.
+/// #[derive(Clone)]
+/// struct Matched(String);
+///
+/// #[derive(Clone)]
+/// struct Routed(HttpServer);
+///
+/// impl Framework for Routed {
+///     fn route(extensions: &Extensions) -> Option<&str> {
+///         extensions.get().map(|Matched(route)| route.as_str())
+///     }
+/// }
+///
+/// impl Protocol for Routed {
+///     type Call = HttpServerCall;
+///
+///     fn start(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
+///         self.0.start_in::<Self>(request)
+///     }
+/// }
+///
+/// let options = ServerTraceLayer::new().scheme("https");
+/// let layer = ServerTraceLayer::of(Routed(*options.protocol()));
+/// # let _ = layer;
+/// ```
 pub trait Framework {
     /// The route that its router matched, such as `/orders/{id}`.
-    fn route(extensions: &Extensions) -> Option<&str>;
+    fn route(extensions: &Extensions) -> Option<&str> {
+        let _ = extensions;
+        None
+    }
 
     /// The target of the request, before the router takes off what it has matched.
-    fn original_uri(extensions: &Extensions) -> Option<&Uri>;
+    fn original_uri(extensions: &Extensions) -> Option<&Uri> {
+        let _ = extensions;
+        None
+    }
 
     /// The address at the other end of the connection.
-    fn peer(extensions: &Extensions) -> Option<SocketAddr>;
+    fn peer(extensions: &Extensions) -> Option<SocketAddr> {
+        let _ = extensions;
+        None
+    }
 }
 
 /// No framework: nothing is known but what the layer is told.
 struct Bare;
 
-impl Framework for Bare {
-    fn route(_: &Extensions) -> Option<&str> {
-        None
-    }
-
-    fn original_uri(_: &Extensions) -> Option<&Uri> {
-        None
-    }
-
-    fn peer(_: &Extensions) -> Option<SocketAddr> {
-        None
-    }
-}
+impl Framework for Bare {}
 
 pub(super) type Filter = dyn Fn(&RequestHead<'_>) -> bool + Send + Sync;
 
@@ -115,8 +147,8 @@ impl Protocol for HttpServer {
 }
 
 impl HttpServer {
-    /// Starts the span of a request, as [`Protocol::start`] does, for a service of this framework. What the layer was told of where to
-    /// look ([`route_from`](super::ServerTraceLayer::route_from) and the others) goes first.
+    /// Starts the span of a request, as [`Protocol::start`] does, for a service of this framework. Where the layer was told where to
+    /// look ([`route_from`](super::ServerTraceLayer::route_from) and the others), the framework is not asked.
     #[inline]
     pub fn start_in<F: Framework>(&self, request: RequestHead<'_>) -> (Span, HttpServerCall) {
         let options = self.options.get();
