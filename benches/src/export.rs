@@ -25,7 +25,7 @@ pub(crate) const BENCH: Bench = Bench {
 fn sections(effort: &Effort) -> io::Result<Vec<Section>> {
     let [beside, sender] = processors::apart().map_or([None; 2], |both| both.map(Some));
     Ok(vec![
-        // Where sender and collector may go where they like, the time is one of two, by whether they are on one processor.
+        // A sender that may share its processor with the collector takes half as much again in some processes.
         processors::on(beside, || costs(effort, sender))?,
         losses(
             effort,
